@@ -1,0 +1,22 @@
+"""The encoder-decoder of "Attention Is All You Need" (Vaswani et al. 2017), in PyTorch and einops.
+
+Each module is a chapter of the course, and each chapter a module: `transformer/attention.py` is
+`notebooks/03_attention.ipynb`. Prose, einops patterns and type signatures share one glossary of axis letters, `AXES`.
+"""
+
+AXES = {
+    "b": "batch: one sentence",
+    "t": "position in a sentence",
+    "q": "query position: who asks",
+    "k": "key position: who is asked",
+    "h": "head",
+    "d": "feature",
+    "v": "vocabulary entry",
+    "n": "beam: one of several hypotheses for a sentence",
+}
+
+__version__ = "0.1.0"
+
+from transformer.model import Config, Transformer  # noqa: E402
+
+__all__ = ["AXES", "Config", "Transformer", "__version__"]
