@@ -10,12 +10,13 @@ stanco*), and so are *it* and *them* with nothing to refer to. Text is lower-cas
 """
 
 import random
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
 Pair = tuple[str, str]  # an adjective or a verb, and the noun it goes with: what the compositional split holds out
+Made = Iterator[tuple[str, str, tuple[Pair, ...]]]  # English, Italian, and the pairs in them
 
 # The lexicon ----------------------------------------------------------------------------------------------------------
 # Tags say what makes sense together: an adjective or a verb takes the nouns that share one of its tags.
@@ -64,77 +65,66 @@ happy       | felice felice felici felici                             | after  |
 interesting | interessante interessante interessanti interessanti     | after  | text
 """
 
-# I, you, he or she, we, they; who does it; to what.
+# What I, you, he or she, we and they do; who does it; to what. (What is liked is the subject of piacere: it pleases.)
 VERBS = """
-love / loves         | amo ami ama amiamo amano                          | person animal | person animal place
-see / sees           | vedo vedi vede vediamo vedono                     | person animal | person animal small painted place
-eat / eats           | mangio mangi mangia mangiamo mangiano             | person animal | food
-read / reads         | leggo leggi legge leggiamo leggono                | person        | text
-buy / buys           | compro compri compra compriamo comprano           | person        | pet small painted
-want / wants         | voglio vuoi vuole vogliamo vogliono               | person        | pet small painted
-wait for / waits for | aspetto aspetti aspetta aspettiamo aspettano      | person animal | person
-have / has           | ho hai ha abbiamo hanno                           | person        | animal small painted place
-sleep / sleeps       | dormo dormi dorme dormiamo dormono                | person animal | -
-be / is              | sono sei è siamo sono                             | person animal | -
+love     | loves     | amo ami ama amiamo amano                     | person animal | person animal place
+see      | sees      | vedo vedi vede vediamo vedono                | person animal | person animal small painted place
+eat      | eats      | mangio mangi mangia mangiamo mangiano        | person animal | food
+read     | reads     | leggo leggi legge leggiamo leggono           | person        | text
+buy      | buys      | compro compri compra compriamo comprano      | person        | pet small painted
+want     | wants     | voglio vuoi vuole vogliamo vogliono          | person        | pet small painted
+wait for | waits for | aspetto aspetti aspetta aspettiamo aspettano | person animal | person
+have     | has       | ho hai ha abbiamo hanno                      | person        | animal small painted place
+sleep    | sleeps    | dormo dormi dorme dormiamo dormono           | person animal |
+like     | likes     | piaccio piaci piace piacciamo piacciono      | person        |
+be       | is        | sono sei è siamo sono                        | person animal |
 """
+PERSONS = ("1s", "2s", "3s", "1p", "3p")
 
+# The determiners of each verb's objects.
+DETERMINERS = {"love": "the my your", "see": "the a", "eat": "the a my", "read": "the a my", "buy": "the a two",
+               "want": "the a your", "wait for": "the a", "have": "a two many"}  # fmt: skip
 # Who does the first to something may then do the second: "i see the apple and eat it".
-SEQUENCES = {"see": ("love", "eat", "read", "buy", "want", "wait for"), "buy": ("eat", "read"), "want": ("buy",)}
+SEQUENCES = {"see": ("eat", "read", "buy", "want", "wait for"), "buy": ("eat", "read"), "want": ("buy",)}
 
+# What can be where.
 PLACES = {
-    "on": {"person": "mat chair bed", "pet": "mat table chair bed car tree", "fruit": "tree",
+    "on": {"person": "mat chair", "pet": "mat table chair bed car", "fruit": "tree",
            "small": "mat table chair bed box backpack"},
-    "in": {"person": "house garden car bed", "animal": "house garden", "pet": "car box",
+    "in": {"person": "house garden car", "animal": "house garden", "pet": "car box",
            "small": "house car box backpack", "furniture": "house garden"},
     "under": {"person": "tree", "animal": "tree", "pet": "table chair bed car", "small": "table chair bed tree"},
     "behind": {"person": "house tree car", "animal": "house tree car", "small": "chair bed box", "furniture": "house"},
 }  # fmt: skip
 
-PERSONS = ("1s", "2s", "3s", "1p", "3p")
 # Person, gender, and "to me", which is how Italian says who likes something.
 SUBJECTS = {"i": ("1s", "m", "mi"), "you": ("2s", "m", "ti"), "he": ("3s", "m", "gli"), "she": ("3s", "f", "le"),
             "we": ("1p", "m", "ci"), "they": ("3p", "m", "a loro")}  # fmt: skip
 OBJECTS = {"me": ("1s", "mi"), "you": ("2s", "ti"), "him": ("3s", "lo"), "her": ("3s", "la"), "it": ("3s", "lo"),
            "us": ("1p", "ci"), "them": ("3p", "li")}  # fmt: skip
-NAMES = {"sara": "f", "maria": "f", "luca": "m", "marco": "m"}
-# Whose objects are not "the", "a", "my" or "two".
-DETERMINERS = {"love": "the my your", "have": "a two three many"}
-COUPLES = {("sara", "maria"): "f", ("luca", "marco"): "m", ("maria", "luca"): "m"}  # one man makes it masculine
+NAMES = {"sara": "fs", "maria": "fs", "luca": "ms", "marco": "ms",
+         "sara and maria": "fp", "luca and marco": "mp", "maria and luca": "mp"}  # fmt: skip
+PERSON = frozenset({"person"})
 
+FORMS = ("ms", "fs", "mp", "fp")  # gender and number
 POSSESSIVES = {"my": ("mio", "mia", "miei", "mie"), "your": ("tuo", "tua", "tuoi", "tue")}
 QUANTITIES = {"two": ("due", "due"), "three": ("tre", "tre"), "many": ("molti", "molte"), "no": ("", "")}
-ARTICLES = {  # gender and number, then the sound that follows
+ARTICLES = {  # by form, then by the sound that follows
     "ms": {"plain": "il", "hard": "lo", "vowel": "l'"}, "fs": {"plain": "la", "hard": "la", "vowel": "l'"},
     "mp": {"plain": "i", "hard": "gli", "vowel": "gli"}, "fp": {"plain": "le", "hard": "le", "vowel": "le"},
 }  # fmt: skip
 INDEFINITE = {
     "ms": {"plain": "un", "hard": "uno", "vowel": "un"}, "fs": {"plain": "una", "hard": "una", "vowel": "un'"},
 }  # fmt: skip
-FORMS = ("ms", "fs", "mp", "fp")
 CLITICS = {"ms": "lo", "fs": "la", "mp": "li", "fp": "le"}
-MELTING = {"on": "su", "in": "ne", "to": "a"}
-PREPOSITIONS = {"under": "sotto", "behind": "dietro"}
+PREPOSITIONS = {"on": "su", "in": "ne", "to": "a", "under": "sotto", "behind": "dietro"}
+VERY = (("", ""), ("very", "molto"))
+VERY_MUCH = (("", ""), ("very much", "molto"))
 
 
-class Noun(NamedTuple):
-    en: tuple[str, ...]  # singular, plural
-    it: tuple[str, ...]
-    gender: str
-    tags: frozenset[str]
-
-
-class Adjective(NamedTuple):
-    en: str
-    it: dict[str, str]  # by form
-    position: str
-    tags: frozenset[str]
-
-
-class Verb(NamedTuple):
-    en: tuple[str, str]  # base, third person singular
-    it: dict[str, str]  # by person
-    subjects: frozenset[str]
-    objects: frozenset[str]
+Noun = namedtuple("Noun", "en it gender tags")  # en and it: singular, plural
+Adjective = namedtuple("Adjective", "en it position tags")  # it: by form
+Verb = namedtuple("Verb", "en it subjects objects")  # en: base, third person; it: by person
 
 
 class Phrase(NamedTuple):
@@ -147,21 +137,12 @@ class Phrase(NamedTuple):
     tags: frozenset[str]
     nouns: tuple[str, ...] = ()
     pairs: tuple[Pair, ...] = ()
-    article: str = ""  # the definite article that `it` starts with, and what follows it: prepositions melt with the one
+    article: str = ""  # `it` is a definite article, with which a preposition melts, and the bare rest
     bare: str = ""
 
 
-class Sentence(NamedTuple):
-    """A sentence, its translation, the construction it shows and the combinations of words in it."""
-
-    en: str
-    it: str
-    construction: str
-    pairs: tuple[Pair, ...]
-
-
 class Splits(NamedTuple):
-    """English-Italian pairs for training, validation, test, and a test on combinations never seen in the other three."""
+    """English-Italian pairs to train on, to validate, to test, and to test on combinations that the others never show."""
 
     train: list[tuple[str, str]]
     val: list[tuple[str, str]]
@@ -169,27 +150,22 @@ class Splits(NamedTuple):
     compositional: list[tuple[str, str]]
 
 
-def _rows(table: str) -> Iterator[list[str]]:
-    for line in table.strip().splitlines():
-        yield [cell.strip() for cell in line.split("|")]
+def _rows(table: str) -> list[list[list[str]]]:
+    return [[cell.split() for cell in line.split("|")] for line in table.strip().splitlines()]
 
 
-def _tags(cell: str) -> frozenset[str]:
-    return frozenset(cell.split())
-
-
-LEXICON = [Noun(tuple(en.split()), tuple(it.split()), g, _tags(tags)) for en, it, g, tags in _rows(NOUNS)]
-QUALITIES = [
-    Adjective(en, dict(zip(FORMS, it.split(), strict=True)), position, _tags(tags))
-    for en, it, position, tags in _rows(ADJECTIVES)
-]
+LEXICON = [Noun(tuple(en), tuple(it), *gender, frozenset(tags)) for en, it, gender, tags in _rows(NOUNS)]
+QUALITIES = [Adjective(*en, dict(zip(FORMS, it)), *where, frozenset(tags)) for en, it, where, tags in _rows(ADJECTIVES)]
 ACTIONS = {
-    en.split(" / ")[0]: Verb(tuple(en.split(" / ")), dict(zip(PERSONS, it.split(), strict=True)), _tags(who), _tags(what))
-    for en, it, who, what in _rows(VERBS)
+    " ".join(en): Verb((" ".join(en), " ".join(third)), dict(zip(PERSONS, it)), frozenset(who), frozenset(what))
+    for en, third, it, who, what in _rows(VERBS)
 }
-
-
-TAGS = tuple(dict.fromkeys(tag for *_, tags in _rows(NOUNS) for tag in tags.split()))
+PRONOUNS = [Phrase(en, "", gender + p[1], p, PERSON) for en, (p, gender, _) in SUBJECTS.items()]  # Italian drops them
+PEOPLE = [
+    Phrase(en, it, form, "3" + form[1], PERSON, tuple(en.split(" and ")), bare=it)
+    for en, it, form in ((en, en.replace(" and ", " e "), form) for en, form in NAMES.items())
+]
+TAGS = tuple(dict.fromkeys(tag for *_, tags in _rows(NOUNS) for tag in tags))
 
 
 # Words that depend on their neighbours --------------------------------------------------------------------------------
@@ -216,9 +192,10 @@ def melt(stem: str, article: str) -> str:
 
 def prepositional(preposition: str, phrase: Phrase) -> str:
     """Return the Italian of an English preposition and a phrase: "on" and "il tappeto" give "sul tappeto"."""
-    if preposition in MELTING:
-        return join(melt(MELTING[preposition], phrase.article), phrase.bare)
-    return join(PREPOSITIONS[preposition], phrase.it)
+    stem = PREPOSITIONS[preposition]
+    if preposition in ("on", "in", "to"):
+        return join(melt(stem, phrase.article), phrase.bare)
+    return join(stem, phrase.it)
 
 
 def adjective(adj: Adjective, form: str, following: str = "") -> str:
@@ -256,127 +233,117 @@ def noun_phrase(det: str, adjectives: tuple[Adjective, ...], noun: Noun, number:
     return Phrase(en, join(article, bare), form, "3" + number, noun.tags, noun.en[:1], pairs, article, bare)
 
 
-def noun_phrases(determiners: str, most: int = 0, tags: Iterable[str] = (), nouns: str = "") -> list[Phrase]:
+def adjective_choices(noun: Noun, most: int) -> Iterator[tuple[Adjective, ...]]:
+    """Yield no adjective, each one that fits the noun, and then two on either side of it, as far as `most` goes."""
+    fitting = [a for a in QUALITIES if not a.tags.isdisjoint(noun.tags)]
+    yield from [(), *((a,) for a in fitting)][: None if most else 1]
+    if most == 2:
+        yield from (two for two in product(fitting, repeat=2) if [a.position for a in two] == ["before", "colour"])
+
+
+def noun_phrases(determiners: str, most: int = 0, tags: Iterable[str] = (), nouns: Iterable[str] = ()) -> list[Phrase]:
     """Return the phrases with these determiners, at most `most` adjectives, and nouns by tag or by name."""
-    phrases = []
+    phrases: list[Phrase] = []
     for noun, det, number in product(LEXICON, determiners.split(), "sp"):
-        wanted = noun.en[0] in nouns.split() or not noun.tags.isdisjoint(tags)
-        if not wanted or (det == "a" and number == "p") or (det in QUANTITIES and number == "s"):
-            continue
-        if det in POSSESSIVES and "person" in noun.tags:
-            continue
-        fitting = [a for a in QUALITIES if not a.tags.isdisjoint(noun.tags)]
-        adjectives = [(), *((a,) for a in fitting if most)]
-        if most == 2:
-            adjectives += [(a, b) for a, b in product(fitting, repeat=2) if (a.position, b.position) == ("before", "colour")]
-        phrases += [noun_phrase(det, chosen, noun, number) for chosen in adjectives]
+        wanted = noun.en[0] in nouns or not noun.tags.isdisjoint(tags)
+        counted = det != "a" if number == "p" else det not in QUANTITIES
+        possible = det not in POSSESSIVES or "person" not in noun.tags  # people belong to nobody
+        if wanted and counted and possible:
+            phrases += [noun_phrase(det, adjectives, noun, number) for adjectives in adjective_choices(noun, most)]
     return phrases
-
-
-def pronouns() -> list[Phrase]:
-    """Return the subject pronouns, which Italian leaves out."""
-    return [Phrase(en, "", g + p[1], p, frozenset({"person"})) for en, (p, g, _) in SUBJECTS.items()]
-
-
-def names() -> list[Phrase]:
-    """Return the people who have a name."""
-    return [Phrase(n, n, g + "s", "3s", frozenset({"person"}), (n,), bare=n) for n, g in NAMES.items()]
-
-
-def couples() -> list[Phrase]:
-    """Return two people with names: in Italian one man is enough to make them masculine."""
-    people = frozenset({"person"})
-    return [
-        Phrase(f"{a} and {b}", f"{a} e {b}", g + "p", "3p", people, (a, b), bare=f"{a} e {b}") for (a, b), g in COUPLES.items()
-    ]
 
 
 def subjects(tags: Iterable[str] = ("person", "animal")) -> list[Phrase]:
     """Return short subjects: pronouns, names, and nouns without adjectives."""
-    return pronouns() + names() + couples() + noun_phrases("the my", 0, tags)
-
-
-def places(most: int = 0) -> list[tuple[str, str, Phrase]]:
-    """Return every preposition, tag of what can be there, and phrase for the place."""
-    return [
-        (preposition, tag, place)
-        for preposition, there in PLACES.items()
-        for tag, nouns in there.items()
-        for place in noun_phrases("the my your", most, nouns=nouns)
-    ]
+    return PRONOUNS + PEOPLE + noun_phrases("the", 0, tags)
 
 
 def located(things: list[Phrase], most: int = 0) -> Iterator[tuple[Phrase, str, str, tuple[Pair, ...]]]:
-    """Yield each thing with the places it can be in, in English and in Italian, and the pairs of words in both."""
-    for preposition, tag, place in places(most):
-        en, it = f"{preposition} {place.en}", prepositional(preposition, place)
-        for thing in things:
-            one_thing_in_many = place.form[1] == "p" and thing.form[1] == "s"
-            if tag in thing.tags and thing.nouns != place.nouns and not one_thing_in_many:
-                yield thing, en, it, thing.pairs + place.pairs
+    """Yield each thing with the places where it can be, in English and in Italian, and the word pairs of both."""
+    for preposition, places in PLACES.items():
+        for tag, nouns in places.items():
+            for place, thing in product(noun_phrases("the my", most, nouns=nouns.split()), things):
+                one_in_many = place.form[1] == "p" and thing.form[1] == "s"
+                if tag in thing.tags and thing.nouns != place.nouns and not one_in_many:
+                    yield (
+                        thing,
+                        f"{preposition} {place.en}",
+                        prepositional(preposition, place),
+                        thing.pairs + place.pairs,
+                    )
+
+
+def referring(phrase: Phrase) -> tuple[str, str]:
+    """Return the pronoun that stands for a phrase: English asks how many and whether it is a person, Italian its gender."""
+    if phrase.form[1] == "p":
+        return "them", CLITICS[phrase.form]
+    person = "her" if phrase.form == "fs" else "him"
+    return person if "person" in phrase.tags else "it", CLITICS[phrase.form]
 
 
 # Clauses: each comes as a statement, a denial and a question ----------------------------------------------------------
 
-Clauses = list[tuple[str, str]]
+
+def english(subject: Phrase, verb: str, rest: str) -> tuple[str, str, str]:
+    """Return the English clauses: every verb but "be" denies and asks with "do"."""
+    who, person = subject.en, subject.person
+    if verb == "be":
+        be = {"1s": "am", "3s": "is"}.get(person, "are")
+        return f"{who} {be} {rest}", f"{who} {be} not {rest}", f"{be} {who} {rest}?"
+    base, third = ACTIONS[verb].en
+    do, does = ("does", third) if person == "3s" else ("do", base)
+    return f"{who} {does} {rest}", f"{who} {do} not {base} {rest}", f"{do} {who} {base} {rest}?"
 
 
-def italian(subject: str, clitic: str, verb: str, rest: str) -> list[str]:
+def italian(subject: str, clitic: str, verb: str, rest: str) -> tuple[str, str, str]:
     """Return the Italian clauses: a pronoun stands before the verb, "non" before both, and a question is only a mark."""
     statement = join(subject, clitic, verb, rest)
-    return [statement, join(subject, "non", clitic, verb, rest), statement + "?"]
+    return statement, join(subject, "non", clitic, verb, rest), statement + "?"
 
 
-def do_clauses(subject: Phrase, verb: str, en: str, its: list[str]) -> Clauses:
-    """Return clauses of any verb but to be: English denies and asks with "do"."""
-    base, third = ACTIONS[verb].en if verb in ACTIONS else (verb, verb + "s")
-    do, does = ("does", third) if subject.person == "3s" else ("do", base)
-    who = subject.en
-    return list(zip((f"{who} {does} {en}", f"{who} {do} not {base} {en}", f"{do} {who} {base} {en}?"), its, strict=True))
+def clauses(subject: Phrase, verb: str, en: str, it: str, pairs: tuple[Pair, ...] = (), clitic: str = "") -> Made:
+    """Yield what a subject does, in both languages; `en` and `it` are what follows the verb."""
+    its = italian(subject.it, clitic, ACTIONS[verb].it[subject.person], it)
+    yield from zip(english(subject, verb, en), its, (pairs,) * 3, strict=True)
 
 
-def be_clauses(subject: Phrase, en: str, it: str) -> Clauses:
-    """Return clauses of the verb to be."""
-    who, be = subject.en, {"1s": "am", "3s": "is"}.get(subject.person, "are")
-    its = italian(subject.it, "", ACTIONS["be"].it[subject.person], it)
-    return list(zip((f"{who} {be} {en}", f"{who} {be} not {en}", f"{be} {who} {en}?"), its, strict=True))
+# Constructions: each yields English, Italian, and the pairs of words in them ------------------------------------------
 
 
-# Constructions: each yields English, Italian and the pairs of words whose combination can be held out -----------------
-
-Pairs = Iterator[tuple[str, str, tuple[Pair, ...]]]
-
-
-def phrases() -> Pairs:
+def phrases() -> Made:
     """the big red house → la grande casa rossa"""
-    for p in noun_phrases("the a my your two three many", 2, TAGS):
-        yield p.en, p.it, p.pairs
+    for phrase in noun_phrases("the a my your two three many", 2, TAGS):
+        yield phrase.en, phrase.it, phrase.pairs
 
 
-def descriptions() -> Pairs:
+def descriptions() -> Made:
     """the girls are very tired → le ragazze sono molto stanche"""
     before = {a.en for a in QUALITIES if a.position == "before"}
-    everyone = pronouns() + names() + couples() + noun_phrases("the my your", 1, TAGS)
-    for s, adj in product(everyone, QUALITIES):
+    for s, adj in product(PRONOUNS + PEOPLE + noun_phrases("the my your", 1, TAGS), QUALITIES):
         clash = s.pairs and (s.pairs[0][0] not in before or adj.en in before)  # "the small house is big"
         if clash or s.tags.isdisjoint(adj.tags):
             continue
         pairs = s.pairs + tuple((adj.en, noun) for noun in s.nouns)
-        for very, molto in [("", ""), ("very", "molto")][: 1 if adj.position == "colour" else 2]:
-            for en, it in be_clauses(s, join(very, adj.en), join(molto, adj.it[s.form])):
-                yield en, it, pairs
+        for very, molto in VERY[: 1 if adj.position == "colour" else 2]:
+            yield from clauses(s, "be", join(very, adj.en), join(molto, adj.it[s.form]), pairs)
 
 
-def locations() -> Pairs:
+def locations() -> Made:
     """the cat is on the mat → il gatto è sul tappeto"""
-    for thing, en_place, it_place, pairs in located(subjects() + noun_phrases("the my your", 0, ("small", "furniture")), 1):
-        for en, it in be_clauses(thing, en_place, it_place):
-            yield en, it, pairs
+    for thing, en, it, pairs in located(subjects() + noun_phrases("the your", 0, ("small", "furniture")), 1):
+        yield from clauses(thing, "be", en, it, pairs)
 
 
-def existence() -> Pairs:
+def sleeping() -> Made:
+    """does the duck sleep under the tree? → l'anatra dorme sotto l'albero?"""
+    for s, en, it, pairs in located(subjects(), 1):
+        yield from clauses(s, "sleep", en, it, pairs)
+
+
+def existence() -> Made:
     """there is a cat on the mat → c'è un gatto sul tappeto"""
-    for thing, en, it, pairs in located(noun_phrases("a two three many no", 1, ("person", "animal", "small", "furniture"))):
+    things = noun_phrases("a two three many no", 1, ("person", "animal", "small", "furniture"))
+    for thing, en, it, pairs in located(things):
         be, there = ("is", "c'è") if thing.form[1] == "s" else ("are", "ci sono")
         if thing.en.startswith("no "):
             yield f"there are {thing.en} {en}", f"non ci sono {thing.it} {it}", pairs
@@ -385,84 +352,109 @@ def existence() -> Pairs:
             yield f"{be} there {thing.en} {en}?", f"{there} {thing.it} {it}?", pairs
 
 
-def actions() -> Pairs:
+def actions() -> Made:
     """does the girl read the interesting book? → la ragazza legge il libro interessante?"""
-    for name in ("see", "eat", "read", "buy", "want", "wait for", "love", "have"):
+    for name, determiners in DETERMINERS.items():
         verb = ACTIONS[name]
-        objects = noun_phrases(DETERMINERS.get(name, "the a my two"), 1, verb.objects)
-        objects += names() if "person" in verb.objects else []
+        objects = noun_phrases(determiners, 1, verb.objects) + (PEOPLE if "person" in verb.objects else [])
         for s, o in product(subjects(verb.subjects), objects):
             if set(s.nouns).isdisjoint(o.nouns):
-                pairs = o.pairs + tuple((name, noun) for noun in o.nouns)
-                for en, it in do_clauses(s, name, o.en, italian(s.it, "", verb.it[s.person], o.it)):
-                    yield en, it, pairs
+                yield from clauses(s, name, o.en, o.it, o.pairs + tuple((name, noun) for noun in o.nouns))
 
 
-def pronoun_objects() -> Pairs:
+def pronoun_objects() -> Made:
     """i love you very much → ti amo molto"""
-    for name, s, (o, (person, clitic)) in product(ACTIONS, subjects(), OBJECTS.items()):
+    for name, s, (o, (person, clitic)) in product(DETERMINERS, subjects(), OBJECTS.items()):
         verb = ACTIONS[name]
+        fits = "person" in verb.objects or (o in ("it", "them") and name != "have")  # "i have it" is "ce l'ho"
         himself = s.person[0] == person[0] != "3"
-        fits = "person" in verb.objects or (o in ("it", "them") and name != "have")
-        if himself or not fits or not verb.objects or s.tags.isdisjoint(verb.subjects):
-            continue
-        for very_much, molto in [("", ""), (" very much", "molto")][: 2 if name == "love" else 1]:
-            for en, it in do_clauses(s, name, o + very_much, italian(s.it, clitic, verb.it[s.person], molto)):
-                yield en, it, ()
+        if fits and not himself and not s.tags.isdisjoint(verb.subjects):
+            for very_much, molto in VERY_MUCH[: 2 if name == "love" else 1]:
+                yield from clauses(s, name, join(o, very_much), molto, clitic=clitic)
 
 
-def likes() -> Pairs:
+def likes() -> Made:
     """sara likes the cats → a sara piacciono i gatti"""
-    for s, o in product(subjects(("person",)), noun_phrases("the my your", 1, TAGS) + names()):
+    for s, o in product(subjects(PERSON), noun_phrases("the your", 1, TAGS) + PEOPLE):
         if not set(s.nouns).isdisjoint(o.nouns):
             continue
         to_me = SUBJECTS[s.en][2] if s.en in SUBJECTS else prepositional("to", s)
-        before, clitic = (to_me, "") if " " in to_me or s.nouns else ("", to_me)  # only a clitic follows "non"
-        pleases = "piace" if o.form[1] == "s" else "piacciono"
+        who, clitic = (to_me, "") if s.nouns or s.en == "they" else ("", to_me)  # "a loro" is no clitic
+        pleases = ACTIONS["like"].it[o.person]
         pairs = o.pairs + tuple(("like", noun) for noun in o.nouns)
-        for very_much, molto in [("", ""), (" very much", "molto")]:
-            for en, it in do_clauses(s, "like", o.en + very_much, italian(before, clitic, pleases, join(molto, o.it))):
-                yield en, it, pairs
+        for very_much, molto in VERY_MUCH:
+            its = italian(who, clitic, pleases, join(molto, o.it))
+            yield from zip(english(s, "like", join(o.en, very_much)), its, (pairs,) * 3, strict=True)
 
 
-def sleeping() -> Pairs:
-    """does the duck sleep under the tree? → l'anatra dorme sotto l'albero?"""
-    for s, en_place, it_place, pairs in located(subjects(), 1):
-        its = italian(s.it, "", ACTIONS["sleep"].it[s.person], it_place)
-        for en, it in do_clauses(s, "sleep", en_place, its):
-            yield en, it, pairs
-
-
-def sequences() -> Pairs:
+def sequences() -> Made:
     """she sees the red apples and eats them → vede le mele rosse e le mangia"""
-    for first, seconds in SEQUENCES.items():
-        for second, s in product(seconds, subjects()):
-            one, two = ACTIONS[first], ACTIONS[second]
+    for (first, seconds), s in product(SEQUENCES.items(), subjects()):
+        for one, two in ((ACTIONS[first], ACTIONS[second]) for second in seconds):
             if s.tags.isdisjoint(one.subjects) or s.tags.isdisjoint(two.subjects):
                 continue
-            en, en_too, en_not = (first, second, f"do not {second}")
-            if s.person == "3s":
-                en, en_too, en_not = (one.en[1], two.en[1], f"does not {second}")
-            it, it_too = one.it[s.person], two.it[s.person]
-            for o in noun_phrases("the a my two", 1, one.objects & two.objects):
-                if s.nouns == o.nouns:
-                    continue
-                them = "them" if o.form[1] == "p" else ("her" if o.form == "fs" else "him") if "person" in o.tags else "it"
-                clitic = CLITICS[o.form]
-                pairs = (*o.pairs, (first, o.nouns[0]), (second, o.nouns[0]))
-                en_start, it_start = f"{s.en} {en} {o.en}", join(s.it, it, o.it)
-                also = f"{en_too} {them}"
-                yield f"{en_start} and {also}", join(it_start, "e", clitic, it_too), pairs
-                yield f"{en_start} but {en_not} {them}", join(it_start, "ma non", clitic, it_too), pairs
+            third = s.person == "3s"
+            does, it_two = "does" if third else "do", two.it[s.person]
+            for o in noun_phrases("the a", 1, two.objects):
+                pairs = (*o.pairs, *((verb.en[0], noun) for verb in (one, two) for noun in o.nouns))
+                en, it = f"{s.en} {one.en[third]} {o.en}", join(s.it, one.it[s.person], o.it)
+                them, clitic = referring(o)
+                if s.nouns != o.nouns and not o.tags.isdisjoint(one.objects):
+                    yield f"{en} and {two.en[third]} {them}", f"{it} e {clitic} {it_two}", pairs
+                    yield f"{en} but {does} not {two.en[0]} {them}", f"{it} ma non {clitic} {it_two}", pairs
 
 
-CONSTRUCTIONS = (
-    phrases, descriptions, locations, existence, actions, pronoun_objects, likes, sleeping, sequences,
-)  # fmt: skip
+CONSTRUCTIONS = (phrases, descriptions, locations, sleeping, existence, actions, pronoun_objects, likes, sequences)
 
 
-def sentences() -> Iterator[Sentence]:
-    """Yield every sentence of the grammar once, construction by construction."""
+def sentences() -> Iterator[tuple[str, str, str, tuple[Pair, ...]]]:
+    """Yield every sentence of the grammar once: its construction, English, Italian, and the pairs of words in it."""
     for construction in CONSTRUCTIONS:
         for en, it, pairs in construction():
-            yield Sentence(en, it, construction.__name__, pairs)
+            yield construction.__name__, en, it, pairs
+
+
+# Splits ---------------------------------------------------------------------------------------------------------------
+
+
+def choose_held_out(pairs: Iterable[Pair], rng: random.Random, most: int = 24) -> set[Pair]:
+    """Return at most `most` pairs to hold out, such that no word loses more than a quarter of its partners."""
+    pairs = list(pairs)
+    left = {word: n // 4 for word, n in Counter(word for pair in pairs for word in pair).items()}
+    chosen: set[Pair] = set()
+    for word, noun in rng.sample(pairs, len(pairs)):
+        if len(chosen) < most and left[word] and left[noun]:
+            chosen.add((word, noun))
+            left[word], left[noun] = left[word] - 1, left[noun] - 1
+    return chosen
+
+
+def draw_evenly(groups: list[list[tuple[str, str]]], n: int, rng: random.Random) -> list[tuple[str, str]]:
+    """Return `n` members in random order, as many from each group as from any other, or all that a small one has."""
+    drawn: list[tuple[str, str]] = []
+    for i, group in enumerate(sorted(groups, key=len)):
+        share = (n - len(drawn)) // (len(groups) - i)
+        drawn += rng.sample(group, min(share, len(group)))
+    if len(drawn) < n:
+        raise ValueError(f"the grammar has {len(drawn):,} such pairs; {n:,} were asked for")
+    rng.shuffle(drawn)
+    return drawn
+
+
+def english_italian(seed: int = 0, train: int = 100_000, held_out: int = 1_000) -> Splits:
+    """Return `train` pairs to train on and `held_out` pairs in each of the other splits, all different.
+
+    Each compositional sentence has an adjective or a verb with a noun that it meets in no other split, though both words meet
+    many others there. The same arguments give the same pairs, in the same order, on every machine.
+    Raises ValueError if a number of pairs is negative, or more than the grammar has.
+    """
+    for name, n in (("train", train), ("held_out", held_out)):
+        if not isinstance(n, int) or n < 0:
+            raise ValueError(f"{name} must be a whole number of pairs, 0 or more; got {n!r}")
+    rng = random.Random(seed)
+    universe = [list(construction()) for construction in CONSTRUCTIONS]
+    held = choose_held_out(dict.fromkeys(pair for made in universe for *_, pairs in made for pair in pairs), rng)
+    seen = [[(en, it) for en, it, pairs in made if held.isdisjoint(pairs)] for made in universe]
+    unseen = [[(en, it) for en, it, pairs in made if not held.isdisjoint(pairs)] for made in universe]
+    known, new = draw_evenly(seen, train + 2 * held_out, rng), draw_evenly(unseen, held_out, rng)
+    return Splits(known[:train], known[train : train + held_out], known[train + held_out :], new)

@@ -27,7 +27,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model={d_model} must be a multiple of n_heads={n_heads}, and n_heads at least 1")
-        self.n_heads = n_heads
+        self.n_heads, self.kernel = n_heads, attention
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(d_model, d_model) for _ in range(4))
         for linear in self.children():
             nn.init.xavier_uniform_(linear.weight)
@@ -43,7 +43,7 @@ class MultiHeadAttention(nn.Module):
 
     def attend(self, x: Float[Tensor, "b q d_model"], k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Ask keys and values that are split already; decoding keeps them from step to step."""
-        heads = attention(self.split(self.w_q(x)), k, v, mask)
+        heads = self.kernel(self.split(self.w_q(x)), k, v, mask)
         return self.w_o(rearrange(heads, "b h q d -> b q (h d)"))
 
     def forward(

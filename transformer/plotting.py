@@ -41,8 +41,9 @@ STYLE = {
 DPI = 90
 WRITTEN = 100  # the largest number of cells whose values are written into them
 
-Matrix = Tensor | Sequence[Sequence[float]]
-Series = Tensor | Sequence[float]
+Number = float | int
+Matrix = Tensor | Sequence[Sequence[Number]]
+Series = Tensor | Sequence[Number | Tensor]
 Labels = Sequence[str] | None
 
 
@@ -115,7 +116,7 @@ def plot_lines(
     _show(lambda figure: _draw_lines(figure, lines, places, (xlabel, ylabel), title, logy))
 
 
-def plot_bars(values: Mapping[str, float], ylabel: str = "", title: str | None = None) -> None:
+def plot_bars(values: Mapping[str, Number | Tensor], ylabel: str = "", title: str | None = None) -> None:
     """Show one bar for each named value, with the value written above it.
 
     Raises ValueError if there is no value.
@@ -126,7 +127,7 @@ def plot_bars(values: Mapping[str, float], ylabel: str = "", title: str | None =
     _show(lambda figure: _draw_bars(figure, bars, ylabel, title))
 
 
-def plot_curves(history: Sequence[Mapping[str, float]], path: str | Path | None = None) -> Path | None:
+def plot_curves(history: Sequence[Mapping[str, Any]], path: str | Path | None = None) -> Path | None:
     """Draw the learning curves of a training run: the losses above, the learning rate below.
 
     Each row of `history` has a `step` and may have `train_loss`, `val_loss` and `learning_rate`. With a `path` the
@@ -168,14 +169,16 @@ def _matrix(values: Matrix) -> Tensor:
 def _matrices(weights: Matrix | Sequence[Matrix]) -> list[Tensor]:
     """Return one matrix, or one for each head."""
     if isinstance(weights, Tensor) and weights.ndim not in (2, 3):
-        raise ValueError(f"weights must be q k or h q k, got shape {tuple(weights.shape)}: choose one sentence of the batch")
+        raise ValueError(
+            f"weights must be q k or h q k, got shape {tuple(weights.shape)}: choose one sentence of the batch"
+        )
     if len(weights) == 0:
         raise ValueError("weights is empty: give at least one matrix")
     depth = weights.ndim if isinstance(weights, Tensor) else 1 + torch.as_tensor(weights[0]).ndim
     return [_matrix(weights)] if depth == 2 else [_matrix(head) for head in weights]
 
 
-def _list(values: Series) -> list[float]:
+def _list(values: Series) -> list[Number]:
     return torch.as_tensor(values).detach().cpu().flatten().tolist()
 
 
@@ -195,7 +198,7 @@ def _titles(title: str | Sequence[str] | None, count: int) -> list[str | None]:
     return list(title) if count == 1 else [None, *title]
 
 
-def _heat_map(axes: Axes, matrix: Tensor, colours: LinearSegmentedColormap, limits: tuple[float, float]) -> AxesImage:
+def _heat_map(axes: Axes, matrix: Tensor, colours: LinearSegmentedColormap, limits: tuple[Number, Number]) -> AxesImage:
     """Draw the cells, with thin white lines between them while they are large enough."""
     image = axes.imshow(matrix.numpy(), cmap=colours, vmin=limits[0], vmax=limits[1], aspect="equal")
     axes.spines[:].set_visible(True)
@@ -291,8 +294,8 @@ def _draw_mask(figure: Figure, mask: Tensor, queries: Labels, keys: Labels, titl
 
 def _draw_lines(
     figure: Figure,
-    lines: Mapping[str, list[float]],
-    places: list[float] | None,
+    lines: Mapping[str, list[Number]],
+    places: list[Number] | None,
     names: tuple[str, str],
     title: str | None,
     logy: bool,
@@ -308,7 +311,7 @@ def _draw_lines(
         axes.legend()
 
 
-def _draw_bars(figure: Figure, values: Mapping[str, float], ylabel: str, title: str | None) -> None:
+def _draw_bars(figure: Figure, values: Mapping[str, Number], ylabel: str, title: str | None) -> None:
     figure.set_size_inches(min(1.2 + 1.1 * len(values), 8), 2.6)
     axes = figure.add_subplot()
     bars = axes.bar(list(values), list(values.values()), color=COLOURS[0], width=0.6)
@@ -329,7 +332,14 @@ def _draw_curves(figure: Figure, rows: list[dict[str, Any]]) -> None:
         if known:
             mark = "o-" if name == "val_loss" else "-"
             label = {"train_loss": "training", "val_loss": "validation"}.get(name)
-            axes.plot([row["step"] for row in known], [row[name] for row in known], mark, label=label, color=colour, markersize=3)
+            axes.plot(
+                [row["step"] for row in known],
+                [row[name] for row in known],
+                mark,
+                label=label,
+                color=colour,
+                markersize=3,
+            )
     upper.legend()
     _finish(upper, ("", "loss per token"))
     _finish(lower, ("step", "learning rate"))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from transformer.data import Batch, Corpus, Pair, batches_by_length, cache_dir, collate, english_italian, epoch, to_ids
+from transformer.fast import chunked_loss, has_fast_bfloat16, speed_up
 from transformer.model import Config, Transformer, read_tensors, save_model, write_safely
 
 # %% [markdown]
@@ -71,6 +72,7 @@ class Recipe:
     averaging: float = 0.999
     validate_every: int = 500
     seed: int = 0
+    precision: str = "auto"
 
     def __post_init__(self):
         for name in ("steps", "max_tokens", "validate_every", "minutes", "peak_rate"):
@@ -79,6 +81,8 @@ class Recipe:
         for name in ("smoothing", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ValueError(f"precision must be auto, fp32 or bf16, not {self.precision!r}")
         if self.warmup < 0:
             raise ValueError(f"warmup must be at least 0 steps, not {self.warmup}")
 
@@ -91,15 +95,18 @@ class Trainer:
     """
 
     def __init__(self, model: Transformer, recipe: Recipe):
-        self.model, self.recipe, self.steps = model, recipe, 0
+        device = next(model.parameters()).device
+        self.model, self.recipe, self.steps = speed_up(model) if device.type == "cpu" else model, recipe, 0
+        self.half = recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bfloat16(device))
         self.optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
 
     def loss(self, model: nn.Module, batch: Batch, smoothing: float) -> Float[Tensor, ""]:
         """Score every position of the batch in one pass, each given the true tokens before it (teacher forcing)."""
-        states = model.states(batch.decoder_input, model.encode(batch.src), batch.src)
-        real = batch.labels != model.config.pad_id
-        return label_smoothed_loss(model.logits(states[real]), batch.labels[real], model.config.pad_id, smoothing)
+        with torch.autocast(batch.src.device.type, torch.bfloat16, enabled=self.half):
+            states = model.states(batch.decoder_input, model.encode(batch.src), batch.src).flatten(0, 1)
+            table, bias = model.embedding.weight, model.bias
+            return chunked_loss(states, table, bias, batch.labels.flatten(), model.config.pad_id, smoothing)
 
     def step(self, batch: Batch) -> float:
         """Learn from one batch and return its loss."""
@@ -108,14 +115,15 @@ class Trainer:
             group["lr"] = learning_rate(self.steps, self.recipe.warmup, self.recipe.peak_rate)
         self.optimizer.zero_grad()
         loss = self.loss(self.model.train(), batch, self.recipe.smoothing)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss of step {self.steps} is {loss:g}, on a batch of {len(batch.src)} pairs")
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss of step {self.steps} is {value}, on a batch of {len(batch.src)} pairs")
         loss.backward()
         self.optimizer.step()
         keep = min(self.recipe.averaging, self.steps / (self.steps + 10))
         for mean, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(new.detach(), 1 - keep)
-        return loss.item()
+        return value
 
     @torch.no_grad()
     def validate(self, batches: Sequence[Batch]) -> float:

@@ -1,0 +1,78 @@
+# Every command a person needs. Each works from a bare clone: the first one makes .venv and installs into it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+INSTALLED := .venv/.installed
+
+PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=transformer,beartype.beartype
+TRAIN := $(RUN) -c "from transformer.training import trained_translator; trained_translator()"
+SOURCES = $(wildcard transformer tests figures benchmarks notebooks)
+
+# The form that exists of each pair in pyproject.toml: the notebook, else the module.
+comma := ,
+PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
+PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
+
+.PHONY: help course lab test sync figures notebooks test-notebooks lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
+	  || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1   \2/p' $(firstword $(MAKEFILE_LIST))
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	  || { echo "Python 3.10 or newer is needed, and \"$(PYTHON)\" is not; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo "Making .venv …"
+	@rm -f $@
+	@log=$$($(PYTHON) -m venv .venv 2>&1) \
+	  || { echo "$$log" >&2; echo "$(PYTHON) could not make .venv: install its venv module (Debian, Ubuntu: python3-venv) and run make again." >&2; exit 1; }
+	@echo "Installing PyTorch, Jupyter and the package (about a minute) …"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[course,dev]"
+	@touch $@
+
+course: $(INSTALLED) ## run every chapter in order, train the translator, translate (10 minutes)
+	@$(RUN) notebooks/course.py
+
+lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: make lab ARGS="--port 8899")
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(RUN) -m jupyterlab \
+	  --LabApp.default_url=/lab/tree/notebooks/00_introduction.ipynb $(ARGS)
+
+# The tests train a translator of their own, once for each clone.
+test test-notebooks: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
+test: $(INSTALLED) lint ## everything that must hold: lint, pairs, unit tests, notebooks (12 minutes)
+	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
+	@OMP_NUM_THREADS=1 $(PYTEST) tests/test_repository.py -n 2
+	@echo "Training the translator that tests and chapters use (3 minutes; kept in .cache) …"
+	@$(TRAIN)
+	@echo "Testing the package …"
+	@OMP_NUM_THREADS=1 $(PYTEST) tests --ignore=tests/test_repository.py -n 2
+	@$(MAKE) test-notebooks
+
+test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
+	@echo "Running the notebooks and comparing their outputs …"
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q --nbval --nbval-current-env notebooks \
+	  --nbval-sanitize-with notebooks/nbval_sanitize.cfg -n 2 --dist loadfile
+
+lint: $(INSTALLED) ## ruff: mistakes and format (part of make test)
+	@echo "Linting …"
+	@$(RUN) -m ruff check --quiet --output-format=concise $(SOURCES)
+	@$(RUN) -m ruff format --check --quiet $(SOURCES) \
+	  || { echo "Some files are not formatted: $(RUN) -m ruff format <file>, then make sync." >&2; exit 1; }
+
+sync: $(INSTALLED) ## make notebooks and modules equal again; the newer form of each pair wins
+	@$(RUN) -m jupytext --sync --quiet $(PAIRED)
+
+notebooks: sync ## run every notebook and keep its outputs (maintainers)
+	@$(RUN) notebooks/course.py --write
+
+figures: $(INSTALLED) ## draw every figure again
+	@$(RUN) figures/draw.py
+
+clean: ## remove .venv, caches and the translator trained by the tests
+	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
