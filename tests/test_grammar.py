@@ -134,9 +134,14 @@ def combinations(universe) -> dict[str, tuple]:
     return {en: pairs for _, en, _, pairs in universe}
 
 
+@pytest.fixture(scope="module")
+def by_seed() -> dict[int, Splits]:
+    return {seed: english_italian(seed) for seed in (0, 1)}
+
+
 @pytest.fixture(scope="module", params=[0, 1])
-def splits(request) -> Splits:
-    return english_italian(request.param)
+def splits(request, by_seed) -> Splits:
+    return by_seed[request.param]
 
 
 @pytest.mark.parametrize(("en", "it"), PAIRS, ids=[en for en, _ in PAIRS])
@@ -213,22 +218,22 @@ def test_compositional_sentences_hold_combinations_that_no_other_split_has(combi
 def test_compositional_words_are_common_in_training(splits) -> None:
     for side in (0, 1):
         common = Counter(word for pair in splits.train for word in words(pair[side]))
-        assert all(common[word] >= 50 for pair in splits.compositional for word in words(pair[side]))
+        assert {w for pair in splits.compositional for w in words(pair[side]) if common[w] < 50} == set()
 
 
 def test_no_construction_dominates_training(universe, splits) -> None:
     construction = {en: name for name, en, _, _ in universe}
     counts = Counter(construction[en] for en, _ in splits.train)
     assert set(counts) == {c.__name__ for c in CONSTRUCTIONS}
-    assert max(counts.values()) < 0.2 * 100_000 and min(counts.values()) > 0.02 * 100_000
+    assert max(counts.values()) < 0.15 * 100_000 and min(counts.values()) > 0.02 * 100_000
 
 
-def test_the_seed_decides_everything_and_hash_order_nothing() -> None:
-    code = "from transformer.grammar import english_italian; print(ascii(english_italian(3, 2000, 100)))"
-    runs = [subprocess.check_output([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": h}) for h in "12"]
-    here = ascii(english_italian(3, 2000, 100)).encode()
-    assert runs[0].strip() == runs[1].strip() == here
-    assert ascii(english_italian(4, 2000, 100)).encode() != here
+def test_the_seed_decides_everything_and_hash_order_nothing(by_seed) -> None:
+    for hash_seed, (seed, splits) in enumerate(by_seed.items(), start=1):
+        code = f"from transformer.grammar import english_italian; print(ascii(english_italian({seed})))"
+        env = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
+        assert subprocess.check_output([sys.executable, "-c", code], env=env, text=True).strip() == ascii(splits)
+    assert by_seed[0] != by_seed[1]
 
 
 def test_held_out_words_keep_three_quarters_of_their_partners() -> None:
@@ -246,7 +251,7 @@ def test_drawing_is_even_until_a_group_is_empty() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"train": -1}, r"train must be .* got -1"), ({"held_out": -5}, r"held_out must be .* got -5"),
-     ({"train": 10**9}, r"1,000,002,000 were asked for"), ({"train": 0, "held_out": 200_000}, r"were asked for")],
+     ({"train": 10**9}, r"1,000,002,000 were asked for")],
 )  # fmt: skip
 def test_impossible_numbers_are_refused_in_one_sentence(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

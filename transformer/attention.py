@@ -3,6 +3,8 @@ r"""
 # 3 · Attention
 
 **A word learns what it means by asking the others. Here is the operation that lets it ask.**
+
+![The architecture; the scaled dot-product inside its three attention blocks is lit](../figures/architecture_03.svg)
 """
 
 # %%
@@ -14,7 +16,75 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 # %% [markdown]
+# ## The question
+#
+# After chapters 1 and 2 a sentence is a matrix, one row for each word. A row knows its word and its place, and nothing of
+# its neighbours: *mat* has the same row in *on the mat* and in *a yoga mat*.
+#
+# What happens if every word simply listens to all the others, equally?
+
+# %% tags=["active-ipynb"]
+# import torch
+#
+# torch.manual_seed(0)
+# torch.set_printoptions(precision=2, sci_mode=False)
+#
+# words = "there is a cat on the mat".split()
+# x = torch.randn(7, 16)
+#
+# heard = x.mean(0).expand_as(x)
+# print("different rows before:", len(x.unique(dim=0)), "· after:", len(heard.unique(dim=0)))
+
+# %% [markdown]
+# Seven words went in, and one voice came out, seven times. A plain average mixes, but it cannot care **who is asking**:
+# *cat* and *on* need different things from the same sentence. Each word should choose whom it listens to.
+
+# %% [markdown]
+# ## By hand
+#
+# Let every word play three parts:
+#
+# - its **query** says what it looks for,
+# - its **key** says what it offers,
+# - its **value** is what it hands over to those who listen.
+#
+# Where do they come from? From the same row, copied three times; chapter 4 will give each copy a learned matrix. A query
+# and a key that point the same way have a large dot product. Take three words and two features:
+
+# %% tags=["active-ipynb"]
+# q = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+# k = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+# v = torch.tensor([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
+#
+# scores = q @ k.T
+# scores
+
+# %% [markdown]
+# One row for each query, one column for each key. Row 0 agrees with key 0 and with no other. Softmax turns each row into a
+# **mixing formula**, positive numbers that sum to 1: here $e^2 = 7.39$ against $1$ and $1$, so
+# $7.39 / 9.39 = 0.79$ and twice $0.11$.
+
+# %% tags=["active-ipynb"]
+# weights = scores.softmax(-1)
+# print(weights)
+# print(weights @ v)
+
+# %% [markdown]
+# The first word asked for what key 0 offers and got mostly value 0: $0.79 \cdot 10 + 0.11 \cdot 5 = 8.4$. The third asked
+# for both and got an even mix. Check a number or two on paper; there is nothing else inside attention.
+
+# %% [markdown]
 # ## The definition
+#
+# For queries $Q$, keys $K$ and values $V$ whose rows have $d$ features,
+#
+# $$\operatorname{Attention}(Q, K, V) = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{d}}\right) V$$
+#
+# ![Queries meet keys in a table of scores, softmax makes each row a mixing formula, and the values are mixed](../figures/03_attention.svg)
+
+# %% [markdown]
+# The part in front of $V$ deserves a name, because it is the part one wants to look at. A mask says which keys a query may
+# use: `True` means *may attend*.
 
 
 # %% tags=["exercise"]
@@ -35,6 +105,11 @@ def attention_weights(
     return weights.where(mask.any(-1, keepdim=True), 0.0)
 
 
+# %% [markdown]
+# Mixing the values is one more product. PyTorch has both steps in one fused kernel that never stores the $q \times k$
+# table; the library uses it, and below we prove that it is the same function.
+
+
 # %%
 def attention(
     q: Float[Tensor, "... q d"],
@@ -47,3 +122,138 @@ def attention(
     The fused kernel never stores the q × k weights. Source: Vaswani et al. 2017, equation 1.
     """
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+# %% [markdown]
+# ## The proof
+#
+# A batch of 2, 8 heads, 5 queries that ask 7 keys, 64 features each, and a mask that hides some keys at random:
+
+# %% tags=["active-ipynb"]
+# q, k, v = torch.randn(2, 8, 5, 64), torch.randn(2, 8, 7, 64), torch.randn(2, 8, 7, 64)
+# mask = torch.rand(2, 1, 5, 7) < 0.7
+#
+# by_hand = einsum(attention_weights(q, k, mask), v, "b h q k, b h k d -> b h q d")
+# torch.testing.assert_close(attention(q, k, v, mask), by_hand)
+# print("q", *q.shape, "· k", *k.shape, "· v", *v.shape, "→", *by_hand.shape)
+
+# %% [markdown]
+# The result has a row for each **query**, whatever the number of keys. Remember this when the decoder, with its own words
+# as queries, asks the encoder.
+
+# %% [markdown]
+# ### Why divide by $\sqrt{d}$?
+#
+# If the features of $q$ and $k$ are independent with variance 1, their dot product is a sum of $d$ terms of variance 1: its
+# variance is $d$, its spread $\sqrt{d}$. At $d = 512$ scores are spread over $\pm 22$. Before you run the cell: what will
+# softmax make of them?
+
+# %% tags=["active-ipynb"]
+# for d in (4, 64, 512):
+#     q, k = torch.randn(1000, d), torch.randn(8, d)
+#     for name, scale in (("raw", 1.0), ("scaled", math.sqrt(d))):
+#         scores = (q @ k.T / scale).requires_grad_()
+#         weights = scores.softmax(-1)
+#         weights.amax(-1).sum().backward()
+#         print(
+#             f"{d=:<4} {name:7} variance {scores.var().item():5.0f}"
+#             f"   largest weight {weights.amax(-1).mean().item():.1f}   gradient {scores.grad.abs().mean().item():.2f}"
+#         )
+
+# %% [markdown]
+# Raw, at $d = 512$ softmax has turned **binary**: one key takes it all, and almost no gradient flows back, so the model could
+# not change its mind. Scaled, the variance is 1 at every width, and every width learns alike.
+
+# %% [markdown]
+# ### Three properties
+#
+# **It has no order.** Shuffle the keys together with their values, and nothing changes. Shuffle the queries, and the results
+# are shuffled in the same way. Attention is *permutation-equivariant*; that is why chapter 2 had to come first.
+
+# %% tags=["active-ipynb"]
+# q, k, v = torch.randn(3, 6, 16).unbind()
+# shuffled = torch.tensor([3, 0, 5, 1, 4, 2])
+#
+# torch.testing.assert_close(attention(q, k[shuffled], v[shuffled]), attention(q, k, v))
+# torch.testing.assert_close(attention(q[shuffled], k, v), attention(q, k, v)[shuffled])
+
+# %% [markdown]
+# **It has no parameters.** All it needs is passed in; what is learned are the matrices that make $q$, $k$ and $v$.
+#
+# **$-\infty$ switches an interaction off.** $e^{-\infty} = 0$: a masked key gets a weight of exactly 0, whatever it offers,
+# and the rest of the row still sums to 1. Four equal words, each allowed to see itself and its past:
+
+# %% tags=["active-ipynb"]
+# alike = torch.zeros(4, 8)
+# past = torch.ones(4, 4, dtype=torch.bool).tril()
+# attention_weights(alike, alike, past)
+
+# %% [markdown]
+# Read it by rows: a row is a query, a column is a key. Most mask bugs are a confusion of the two, or of what `True` means.
+#
+# And a query that may attend to nothing? A plain softmax computes $0/0$, and one `nan` in a batch ruins a training run. Ours
+# returns zeros, and so does PyTorch's kernel:
+
+# %% tags=["active-ipynb"]
+# nobody = torch.zeros(1, 4, dtype=torch.bool)
+# print(scores[:1, :4].masked_fill(~nobody, -math.inf).softmax(-1))
+# print(attention_weights(alike[:1], alike, nobody))
+# print(attention(alike[:1], alike, alike + 1, nobody))
+
+# %% [markdown]
+# ### The check
+#
+# `check_attention` tries what goes wrong in practice: an inverted mask, a mask on the wrong axis, a missing scale, softmax over
+# the wrong side, `nan` rows, half precision. Pass it a function of your own, and it says what it saw.
+
+# %% tags=["active-ipynb"]
+# from transformer.checks import check_attention, check_attention_weights
+#
+# check_attention_weights(attention_weights)
+# check_attention(attention)
+
+# %% [markdown]
+# ## The look
+#
+# *There is a cat on the mat*: which word attends to which? With rows drawn at random there is nothing to understand yet, but
+# the shape of the thing is there. Every row is a mixing formula, and the diagonal is bright, because each word agrees most
+# with itself.
+
+# %% tags=["active-ipynb"]
+# from transformer.plotting import plot_attention
+#
+# plot_attention(attention_weights(x, x), queries=words, keys=words, title="Seven random vectors attend to each other")
+
+# %% [markdown]
+# Now give the words two features with a meaning, *thing* and *place*, and let each ask for what it needs. Articles and
+# prepositions look for things, things look for places. Nothing is learned, but the map can be read.
+
+# %% tags=["active-ipynb"]
+# offers = torch.tensor([[0.0, 0], [0, 0], [0, 0], [1, 0], [0, 1], [0, 0], [1, 1]])
+# seeks = torch.tensor([[0.0, 1], [1, 0], [1, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
+#
+# plot_attention(attention_weights(5 * seeks, offers), queries=words, keys=words, title="Who asks (rows) and who answers (columns)")
+
+# %% [markdown]
+# In chapter 12 the same picture comes from a trained model, and there the features have names that nobody chose.
+
+# %% [markdown]
+# ## Paper and code
+#
+# | the paper | here | why |
+# |---|---|---|
+# | $\operatorname{softmax}(QK^\top/\sqrt{d_k})\,V$ (equation 1) | the same, in one fused kernel | the $q \times k$ table is never stored |
+# | masks by "setting to $-\infty$" (section 3.2.3) | boolean, `True` = may attend | one polarity everywhere |
+# | says nothing of a query without keys | returns zeros | padding can empty a row, and `nan` spreads |
+
+# %% [markdown]
+# **Shapes so far**
+#
+# | what | shape | at the paper's size |
+# |---|---|---|
+# | ids → embeddings + positions | `b t` → `b t d` | (64, 8) → (64, 8, 512) |
+# | queries, keys, values | `b q d`, `b k d`, `b k d_v` | (64, 8, 512) each, three copies of one |
+# | scores, weights | `b q k` | (64, 8, 8) |
+# | mixed values | `b q d_v` | (64, 8, 512) |
+#
+# One attention is one opinion. [Chapter 4](04_multi_head.ipynb) asks for eight.

@@ -24,11 +24,11 @@ Made = Iterator[tuple[str, str, tuple[Pair, ...]]]  # English, Italian, and the 
 NOUNS = """
 man men           | uomo uomini         | m | person adult
 woman women       | donna donne         | f | person adult
-boy boys          | ragazzo ragazzi     | m | person
-girl girls        | ragazza ragazze     | f | person
-child children    | bambino bambini     | m | person
+boy boys          | ragazzo ragazzi     | m | person climber
+girl girls        | ragazza ragazze     | f | person climber
+child children    | bambino bambini     | m | person climber
 student students  | studente studenti   | m | person adult
-cat cats          | gatto gatti         | m | animal pet
+cat cats          | gatto gatti         | m | animal pet climber
 dog dogs          | cane cani           | m | animal pet
 duck ducks        | anatra anatre       | f | animal pet
 donkey donkeys    | asino asini         | m | animal
@@ -89,7 +89,7 @@ SEQUENCES = {"see": ("eat", "read", "buy", "want", "wait for"), "buy": ("eat", "
 
 # What can be where.
 PLACES = {
-    "on": {"person": "mat chair", "pet": "mat table chair bed car", "fruit": "tree",
+    "on": {"person": "mat chair", "pet": "mat table chair bed car", "climber": "tree", "fruit": "tree",
            "small": "mat table chair bed box backpack"},
     "in": {"person": "house garden car", "animal": "house garden", "pet": "car box",
            "small": "house car box backpack", "furniture": "house garden"},
@@ -253,7 +253,7 @@ def noun_phrases(determiners: str, most: int = 0, tags: Iterable[str] = (), noun
     return phrases
 
 
-def subjects(tags: Iterable[str] = ("person", "animal")) -> list[Phrase]:
+def subjects(*tags: str) -> list[Phrase]:
     """Return short subjects: pronouns, names, and nouns without adjectives."""
     return PRONOUNS + PEOPLE + noun_phrases("the", 0, tags)
 
@@ -330,13 +330,15 @@ def descriptions() -> Made:
 
 def locations() -> Made:
     """the cat is on the mat → il gatto è sul tappeto"""
-    for thing, en, it, pairs in located(subjects() + noun_phrases("the your", 0, ("small", "furniture")), 1):
+    for thing, en, it, pairs in located(
+        subjects("person", "animal") + noun_phrases("the your", 0, ("small", "furniture")), 1
+    ):
         yield from clauses(thing, "be", en, it, pairs)
 
 
 def sleeping() -> Made:
     """does the duck sleep under the tree? → l'anatra dorme sotto l'albero?"""
-    for s, en, it, pairs in located(subjects(), 1):
+    for s, en, it, pairs in located(subjects("person", "animal"), 1):
         yield from clauses(s, "sleep", en, it, pairs)
 
 
@@ -352,19 +354,29 @@ def existence() -> Made:
             yield f"{be} there {thing.en} {en}?", f"{there} {thing.it} {it}?", pairs
 
 
-def actions() -> Made:
-    """does the girl read the interesting book? → la ragazza legge il libro interessante?"""
+def act(who: list[Phrase]) -> Made:
+    """Yield what some subjects do to the things that fit the verb, never to themselves."""
     for name, determiners in DETERMINERS.items():
         verb = ACTIONS[name]
         objects = noun_phrases(determiners, 1, verb.objects) + (PEOPLE if "person" in verb.objects else [])
-        for s, o in product(subjects(verb.subjects), objects):
-            if set(s.nouns).isdisjoint(o.nouns):
+        for s, o in product(who, objects):
+            if not s.tags.isdisjoint(verb.subjects) and set(s.nouns).isdisjoint(o.nouns):
                 yield from clauses(s, name, o.en, o.it, o.pairs + tuple((name, noun) for noun in o.nouns))
+
+
+def actions() -> Made:
+    """does the girl read the interesting book? → la ragazza legge il libro interessante?"""
+    yield from act(PEOPLE + noun_phrases("the", 0, ("person", "animal")))
+
+
+def dropped_subjects() -> Made:
+    """we do not have two cars → non abbiamo due macchine"""
+    yield from act(PRONOUNS)
 
 
 def pronoun_objects() -> Made:
     """i love you very much → ti amo molto"""
-    for name, s, (o, (person, clitic)) in product(DETERMINERS, subjects(), OBJECTS.items()):
+    for name, s, (o, (person, clitic)) in product(DETERMINERS, subjects("person", "animal"), OBJECTS.items()):
         verb = ACTIONS[name]
         fits = "person" in verb.objects or (o in ("it", "them") and name != "have")  # "i have it" is "ce l'ho"
         himself = s.person[0] == person[0] != "3"
@@ -375,7 +387,7 @@ def pronoun_objects() -> Made:
 
 def likes() -> Made:
     """sara likes the cats → a sara piacciono i gatti"""
-    for s, o in product(subjects(PERSON), noun_phrases("the your", 1, TAGS) + PEOPLE):
+    for s, o in product(subjects("person"), noun_phrases("the your", 1, TAGS) + PEOPLE):
         if not set(s.nouns).isdisjoint(o.nouns):
             continue
         to_me = SUBJECTS[s.en][2] if s.en in SUBJECTS else prepositional("to", s)
@@ -389,7 +401,7 @@ def likes() -> Made:
 
 def sequences() -> Made:
     """she sees the red apples and eats them → vede le mele rosse e le mangia"""
-    for (first, seconds), s in product(SEQUENCES.items(), subjects()):
+    for (first, seconds), s in product(SEQUENCES.items(), subjects("person", "animal")):
         for one, two in ((ACTIONS[first], ACTIONS[second]) for second in seconds):
             if s.tags.isdisjoint(one.subjects) or s.tags.isdisjoint(two.subjects):
                 continue
@@ -404,7 +416,8 @@ def sequences() -> Made:
                     yield f"{en} but {does} not {two.en[0]} {them}", f"{it} ma non {clitic} {it_two}", pairs
 
 
-CONSTRUCTIONS = (phrases, descriptions, locations, sleeping, existence, actions, pronoun_objects, likes, sequences)
+CONSTRUCTIONS = (phrases, descriptions, locations, sleeping, existence, actions, dropped_subjects, pronoun_objects, likes,
+                 sequences)  # fmt: skip
 
 
 def sentences() -> Iterator[tuple[str, str, str, tuple[Pair, ...]]]:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from sacrebleu.metrics import BLEU, CHRF
 from tokenizers import Tokenizer
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from transformer.data import cache_dir, decode, encode, pad
 from transformer.decoder import DecoderLayer, padding_mask
@@ -76,7 +77,7 @@ class IncrementalDecoder:
         self.src_mask = padding_mask(src, model.config.pad_id)
         self.caches = [KVCache(layer, memory) for layer in model.decoder.layers]
 
-    def step(self, ids: Int[Tensor, " rows"]) -> Float[Tensor, "rows v"]:
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
         x = self.model.embed(rearrange(ids, "b -> b 1"), start=self.position)
         for cache in self.caches:
@@ -84,7 +85,7 @@ class IncrementalDecoder:
         self.position += 1
         return rearrange(self.model.logits(self.model.decoder.norm(x)), "b 1 v -> b v")
 
-    def select(self, rows: Int[Tensor, " rows"]) -> None:
+    def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order."""
         for cache in self.caches:
             cache.select(rows)
@@ -194,7 +195,9 @@ def beam_search(
     with decoding(model):
         decoder, finished = IncrementalDecoder(model, src), Finished(src, max_len, length_penalty, config.pad_id)
         written = src.new_full((len(src), n, 1), config.bos_id)
-        scores = torch.zeros(len(src), n, device=src.device).index_fill(1, torch.arange(1, n, device=src.device), -torch.inf)
+        scores = torch.zeros(len(src), n, device=src.device).index_fill(
+            1, torch.arange(1, n, device=src.device), -torch.inf
+        )
         for t in range(1, max_len + 1):
             log_probs = only_words(decoder.step(rearrange(written[..., -1], "b n -> (b n)")).log_softmax(-1), config)
             total = rearrange(scores, "b n -> b n 1") + rearrange(log_probs, "(b n) v -> b n v", n=n).float()
@@ -247,11 +250,16 @@ class Translator:
         return cls(load_model(folder).to(device), read_tokenizer(folder / "tokenizer.json"))
 
     def translate(
-        self, texts: Sequence[str], beam_size: int = 5, length_penalty: float = 1.0, max_tokens: int = 4096
+        self,
+        texts: Sequence[str],
+        beam_size: int = 5,
+        length_penalty: float = 1.0,
+        max_tokens: int = 4096,
+        progress: bool = False,
     ) -> list[str]:
         """Return the translation of every text; `beam_size` 1 is greedy search.
 
-        Texts of like length are translated together, up to `max_tokens` source places at once. ValueError for a text
+        Texts of like length are translated together, up to `max_tokens` hypotheses × source places at once. ValueError for a text
         that is empty, has no known character, or is longer than the model's max_len.
         """
         if isinstance(texts, str):
@@ -262,7 +270,7 @@ class Translator:
             if len(row) > limit:
                 raise ValueError(f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it")
         found: dict[int, list[int]] = {}
-        for group in groups_by_length(rows, max_tokens):
+        for group in tqdm(groups_by_length(rows, max_tokens // beam_size), "translating", disable=not progress):
             src = pad([rows[i] for i in group], self.model.config.pad_id).to(self.model.bias.device)
             max_len = min(limit, 2 * src.shape[1] + 10)
             ids, _ = beam_search(self.model, src, beam_size, length_penalty, max_len)
@@ -301,3 +309,14 @@ def scores(hypotheses: Sequence[str], references: Sequence[str], tokenize: str =
     bleu, chrf = BLEU(tokenize=tokenize, force=tokenize == "none"), CHRF()
     found = {metric.name: metric.corpus_score(list(hypotheses), [list(references)]).score for metric in (bleu, chrf)}
     return {"BLEU": found["BLEU"], "chrF": found["chrF2"], "signatures": [str(m.get_signature()) for m in (bleu, chrf)]}
+
+
+# %%
+def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
+    """Return the texts as lowercased, normalised Moses tokens: the form in which papers on Multi30k score."""
+    try:
+        from sacremoses import MosesPunctNormalizer, MosesTokenizer
+    except ImportError:
+        raise ValueError("Moses tokens need the package sacremoses: pip install sacremoses") from None
+    normalizer, tokenizer = MosesPunctNormalizer(language), MosesTokenizer(language)
+    return [tokenizer.tokenize(normalizer.normalize(text.lower()), return_str=True) for text in texts]

@@ -57,7 +57,9 @@ class Config:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
         special = (self.pad_id, self.bos_id, self.eos_id)
         if len(set(special)) < 3 or not all(0 <= i < self.vocab_size for i in special):
-            raise ValueError(f"pad_id, bos_id, eos_id must be three different ids below {self.vocab_size}, not {special}")
+            raise ValueError(
+                f"pad_id, bos_id, eos_id must be three different ids below {self.vocab_size}, not {special}"
+            )
 
     @classmethod
     def base(cls, vocab_size: int = 37_000, **changes) -> "Config":

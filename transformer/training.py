@@ -300,7 +300,9 @@ def show(bar: tqdm, trainer: Trainer, progress: Progress) -> None:
     done = progress.seconds if math.isfinite(trainer.recipe.minutes) else trainer.steps
     bar.update(min(round(done), bar.total) - bar.n)
     if progress.history:
-        bar.set_postfix_str(f"step {trainer.steps}, validation loss {progress.history[-1]['val_loss']:.3f}", refresh=False)
+        bar.set_postfix_str(
+            f"step {trainer.steps}, validation loss {progress.history[-1]['val_loss']:.3f}", refresh=False
+        )
 
 
 # %% [markdown]
@@ -330,19 +332,25 @@ def fit(
     pairs = [to_ids(tokenizer, split) for split in (corpus.train, corpus.val)]
     longest = max(len(row) for split in pairs for pair in split for row in pair)
     if longest > model.config.max_len:
-        raise ValueError(f"the longest sentence of {corpus.name} has {longest} tokens, max_len is {model.config.max_len}")
+        raise ValueError(
+            f"the longest sentence of {corpus.name} has {longest} tokens, max_len is {model.config.max_len}"
+        )
     return train(Trainer(model, recipe), *pairs, folder, **options)
 
 
 # %%
 def fingerprint() -> str:
     """Return a short hash of the code that a trained model depends on; comments don't count."""
-    code = [ast.unparse(ast.parse(path.read_text("utf-8"))) for path in sorted(Path(__file__).parent.glob("*.py"))
-            if path.stem not in ("__init__", "__main__", "checks", "plotting", "inference")]
+    code = [
+        ast.unparse(ast.parse(path.read_text("utf-8")))
+        for path in sorted(Path(__file__).parent.glob("*.py"))
+        if path.stem not in ("__init__", "__main__", "checks", "plotting", "inference")
+    ]
     return hashlib.sha256("".join(code).encode()).hexdigest()[:16]
 
 
 # %%
+ENGLISH_ITALIAN_SIZES = {"n_layers": 2, "dropout": 0.1}
 ENGLISH_ITALIAN = Recipe(steps=1500, warmup=300, peak_rate=3e-3, validate_every=250, averaging=0.99)
 
 
@@ -354,7 +362,7 @@ def trained_translator(name: str = "en-it") -> Path:
     with FileLock(folder.with_suffix(".lock")):
         stamp = folder / "fingerprint"
         if not stamp.is_file() or stamp.read_text() != fingerprint():
-            sizes = partial(Config.tiny, n_layers=2, d_ff=512, dropout=0.1)
+            sizes = partial(Config.tiny, **ENGLISH_ITALIAN_SIZES)
             fit(english_italian(), folder, 600, sizes, ENGLISH_ITALIAN)
             write_safely(stamp, fingerprint().encode())
     return folder

@@ -1,0 +1,272 @@
+"""The command line: `python -m transformer train | translate | evaluate`."""
+
+import argparse
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from transformer.data import Corpus, cache_dir, english_italian, multi30k, read_pairs, text_files
+from transformer.fast import tune_allocator
+from transformer.inference import Translator, moses_tokens, scores
+from transformer.model import Config
+from transformer.training import ENGLISH_ITALIAN, ENGLISH_ITALIAN_SIZES, Recipe, checkpoints, fit
+
+CORPORA = ("en-it", "multi30k", "files")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe every command and option."""
+    show_defaults = argparse.ArgumentDefaultsHelpFormatter
+    main = argparse.ArgumentParser(
+        prog="python -m transformer", description="Train a Transformer, translate, evaluate."
+    )
+    commands = main.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser(
+        "train", help="learn to translate from pairs of sentences", formatter_class=show_defaults
+    )
+    add_data_options(train)
+    train.add_argument("--out", help="folder for the model, or a name in the cache (default: the name of the corpus)")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder of --out")
+    train.add_argument("--checkpoint", type=Path, help="with --resume: go on from this checkpoint instead")
+    train.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run already")
+    add_recipe_options(train)
+    train.set_defaults(run=run_train)
+
+    translate = commands.add_parser(
+        "translate", help="translate arguments, or standard input", formatter_class=show_defaults
+    )
+    translate.add_argument("sentences", nargs="*", help="what to translate; without any, one sentence a line is read")
+    add_search_options(translate)
+    translate.set_defaults(run=run_translate)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="score a model: BLEU, chrF, exact match", formatter_class=show_defaults
+    )
+    add_data_options(evaluate)
+    add_search_options(evaluate)
+    evaluate.add_argument(
+        "--split", default="test", help="test, val, or another test set of the corpus (compositional)"
+    )
+    evaluate.add_argument("--tokenized", action="store_true", help="score text that is tokenized already, as it stands")
+    evaluate.add_argument(
+        "--moses", action="store_true", help="also score lowercased Moses tokens, as papers on Multi30k do"
+    )
+    evaluate.add_argument("--out", type=Path, help="file for the translations")
+    evaluate.set_defaults(run=run_evaluate)
+    return main
+
+
+def add_data_options(command: argparse.ArgumentParser) -> None:
+    """Say where sentences come from."""
+    command.add_argument(
+        "--corpus", choices=CORPORA, default="en-it", help="the embedded grammar, Multi30k, or files of your own"
+    )
+    command.add_argument("--src", default="en", help="source language of Multi30k: en, de, fr, cs")
+    command.add_argument("--tgt", default="de", help="target language of Multi30k: en, de, fr, cs")
+    command.add_argument("--folder", help="folder with raw/ and tok/ of Multi30k, instead of a download ($MULTI30K)")
+    command.add_argument("--tok", action="store_true", help="Multi30k as lowercased Moses tokens instead of raw text")
+    for split in ("train", "val", "test"):
+        command.add_argument(
+            f"--{split}", nargs=2, metavar=("SRC", "TGT"), help=f"files: two aligned files for the {split} split"
+        )
+
+
+def add_recipe_options(command: argparse.ArgumentParser) -> None:
+    """Say how large the model is and how to train it; what is left out comes from the corpus's preset."""
+    command.add_argument("--minutes", type=float, help="stop after so many minutes of training")
+    command.add_argument("--steps", type=int, help="stop after so many steps")
+    for name, kind, text in (
+        ("vocab-size", int, "subwords, both languages together"),
+        ("d-model", int, "features of every vector"),
+        ("n-heads", int, "attention heads"),
+        ("n-layers", int, "encoder layers, and as many decoder layers"),
+        ("d-ff", int, "features inside the feed-forward layers"),
+        ("dropout", float, "share of features dropped in training"),
+        ("max-len", int, "longest sentence, in tokens"),
+        ("norm", str, "post (the paper's) or pre"),
+        ("max-tokens", int, "places in a batch, padding counted"),
+        ("peak-rate", float, "highest learning rate"),
+        ("warmup", int, "steps until it is reached"),
+        ("smoothing", float, "label smoothing"),
+        ("averaging", float, "decay of the running average of weights"),
+        ("validate-every", int, "steps between validations, each with a checkpoint"),
+        ("seed", int, "where all random numbers come from"),
+        ("precision", str, "auto, fp32 or bf16"),
+    ):
+        command.add_argument(f"--{name}", type=kind, help=text)
+    command.add_argument("--device", default=default_device(), help="cpu, cuda, …")
+
+
+def add_search_options(command: argparse.ArgumentParser) -> None:
+    """Say which model translates and how it searches."""
+    command.add_argument("--model", default="en-it", help="folder of a model, or the name it was trained under")
+    command.add_argument("--beam", type=int, default=5, help="hypotheses a sentence; 1 is greedy search")
+    command.add_argument(
+        "--length-penalty", type=float, default=1.0, help="log-probability is divided by length ** this"
+    )
+    command.add_argument("--device", default=default_device(), help="cpu, cuda, …")
+
+
+def default_device() -> str:
+    """Return the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def read_corpus(options: argparse.Namespace) -> Corpus:
+    """Read the corpus that the options name."""
+    if options.corpus == "en-it":
+        return english_italian()
+    if options.corpus == "multi30k":
+        return multi30k(options.src, options.tgt, options.folder, options.tok)
+    if not options.train and not options.test:
+        raise ValueError("--corpus files needs --train SRC TGT, or for evaluation --test SRC TGT")
+    if not options.train:
+        return Corpus("files", [], [], read_pairs(*options.test))
+    return text_files(options.train, options.val, options.test)
+
+
+PRESETS = {
+    "en-it": (600, ENGLISH_ITALIAN_SIZES, ENGLISH_ITALIAN),
+    "multi30k": (10_000, {}, Recipe(minutes=30)),
+    "files": (10_000, {}, Recipe(minutes=30)),
+}
+
+
+def chosen(options: argparse.Namespace, names: Sequence[str]) -> dict:
+    """Return the options among `names` that were given."""
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Train a translator and leave it in a folder."""
+    vocab_size, sizes, recipe = PRESETS[options.corpus]
+    limits = chosen(options, ("minutes", "steps"))
+    if limits:
+        recipe = replace(recipe, **{"steps": 10**9, "minutes": math.inf} | limits)
+    recipe = replace(recipe, **chosen(options, [field.name for field in fields(Recipe) if field.name not in limits]))
+    sizes = sizes | chosen(options, [field.name for field in fields(Config) if field.name != "vocab_size"])
+    Config.tiny(vocab_size, **sizes)
+    corpus = read_corpus(options)
+    folder = Path(options.out) if options.out else cache_dir() / corpus.name
+    resume = resume_from(folder, options)
+    print(f"{len(corpus.train):,} pairs of {corpus.name} → {folder}", file=sys.stderr)
+    with stop_on_interrupt() as should_stop:
+        history = fit(
+            corpus,
+            folder,
+            options.vocab_size or vocab_size,
+            partial(Config.tiny, **sizes),
+            recipe,
+            options.device,
+            resume=resume,
+            should_stop=should_stop,
+        )
+    draw_curves(history, folder)
+    best = min(row["val_loss"] for row in history)
+    print(f"best validation loss {best:.3f} nats a token; the translator is in {folder}", file=sys.stderr)
+
+
+def resume_from(folder: Path, options: argparse.Namespace) -> Path | None:
+    """Return the checkpoint to go on from; ValueError when a run would be overwritten or there is nothing to resume."""
+    found = checkpoints(folder)
+    if options.resume or options.checkpoint:
+        if not found and not options.checkpoint:
+            raise ValueError(f"there is no checkpoint in {folder} to resume from")
+        return options.checkpoint or found[-1]
+    if found and not options.overwrite:
+        raise ValueError(
+            f"{folder} holds a training run: go on with --resume, begin anew with --overwrite, or name another --out"
+        )
+    for path in found:
+        path.unlink()
+    return None
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a wish to stop after the step that is running; a second one stops at once."""
+    wishes: list[int] = []
+
+    def wish(number: int, frame: object) -> None:
+        wishes.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping after this step, to leave a checkpoint (Ctrl-C again to stop at once)", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, wish)
+    try:
+        yield lambda: bool(wishes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def draw_curves(history: list[dict], folder: Path) -> None:
+    """Draw the learning curve beside the model, where matplotlib is installed (the extra `course`)."""
+    try:
+        from transformer.plotting import plot_curves
+    except ImportError:
+        print("for a picture of the learning curve install the extra `course`", file=sys.stderr)
+    else:
+        plot_curves(history, path=folder / "history.png")
+
+
+def run_translate(options: argparse.Namespace) -> None:
+    """Translate the arguments, or the lines of standard input, and print one translation a line."""
+    translator = Translator.load(options.model, options.device)
+    sentences = options.sentences or [line.rstrip("\n") for line in sys.stdin]
+    if not sentences:
+        raise ValueError("there is nothing to translate: give sentences as arguments, or one a line on standard input")
+    for translation in translator.translate(sentences, options.beam, options.length_penalty, progress=True):
+        print(translation)
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Translate a test set and print the scores as JSON."""
+    corpus = read_corpus(options)
+    splits = {"val": corpus.val, "test": corpus.test, **corpus.more}
+    if not splits.get(options.split):
+        raise ValueError(
+            f"{corpus.name} has no split {options.split!r}, only {', '.join(k for k, v in splits.items() if v)}"
+        )
+    sources, references = zip(*splits[options.split], strict=True)
+    translations = Translator.load(options.model, options.device).translate(
+        sources, options.beam, options.length_penalty, progress=True
+    )
+    exact = sum(map(str.__eq__, translations, references)) / len(references)
+    found = {"sentences": len(sources), "exact": round(exact, 4)}
+    found |= scores(translations, references, "none" if options.tokenized or options.tok else "13a")
+    if options.moses:
+        language = options.tgt if options.corpus == "multi30k" else "en"
+        found["moses"] = scores(*(moses_tokens(texts, language) for texts in (translations, references)), "none")
+    if options.out:
+        options.out.write_text("".join(f"{line}\n" for line in translations), encoding="utf-8")
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; an error ends in one sentence on standard error and status 1, Ctrl-C in status 130."""
+    options = parser().parse_args(arguments)
+    tune_allocator()
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("stopped; the last good checkpoint is kept, go on with --resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
