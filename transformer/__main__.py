@@ -36,26 +36,36 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m transformer", description="Train a Transformer, translate, evaluate."
     )
     commands = main.add_subparsers(dest="command", required=True)
+    describe_train(commands.add_parser("train", help="learn to translate from pairs of sentences", epilog=EPILOG))
+    describe_translate(commands.add_parser("translate", help="translate arguments, or standard input"))
+    describe_evaluate(commands.add_parser("evaluate", help="score a model: BLEU, chrF, exact match"))
+    return main
 
-    train = commands.add_parser("train", help="learn to translate from pairs of sentences", epilog=EPILOG)
+
+def describe_train(train: argparse.ArgumentParser) -> None:
+    """Add the options of `train`."""
     add_data_options(train)
     train.add_argument("--out", help="folder for the model (default: in the cache, under the name of the corpus)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder of --out")
-    train.add_argument("--checkpoint", type=Path, help="with --resume: go on from this checkpoint instead")
+    train.add_argument("--checkpoint", type=Path, help="go on from this checkpoint instead")
     train.add_argument("--overwrite", action="store_true", help="begin anew in a folder that holds a run already")
     add_recipe_options(train)
     train.set_defaults(run=run_train)
 
-    translate = commands.add_parser("translate", help="translate arguments, or standard input")
+
+def describe_translate(translate: argparse.ArgumentParser) -> None:
+    """Add the options of `translate`."""
     translate.add_argument("sentences", nargs="*", help="what to translate; without any, one sentence a line is read")
     add_search_options(translate)
     translate.set_defaults(run=run_translate)
 
-    evaluate = commands.add_parser("evaluate", help="score a model: BLEU, chrF, exact match")
+
+def describe_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluate`."""
     add_data_options(evaluate)
     add_search_options(evaluate)
     evaluate.add_argument(
-        "--split", default="test", help="test, val, or another test set of the corpus (compositional)"
+        "--split", default="test", help="test (default), val, or another one of the corpus: compositional"
     )
     evaluate.add_argument("--tokenized", action="store_true", help="score text that is tokenized already, as it stands")
     evaluate.add_argument(
@@ -63,7 +73,6 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", type=Path, help="file for the translations")
     evaluate.set_defaults(run=run_evaluate)
-    return main
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
@@ -105,7 +114,7 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     ):
         default = PRESET_DEFAULTS[name.replace("-", "_")]
         command.add_argument(f"--{name}", type=kind, help=f"{text} (default: {default})")
-    command.add_argument("--device", default=default_device(), help=f"cpu, cuda, … (default: {default_device()})")
+    add_device_option(command)
 
 
 def add_search_options(command: argparse.ArgumentParser) -> None:
@@ -117,12 +126,22 @@ def add_search_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--length-penalty", type=float, default=1.0, help="log-probability is divided by length ** this"
     )
-    command.add_argument("--device", default=default_device(), help=f"cpu, cuda, … (default: {default_device()})")
+    add_device_option(command)
 
 
-def default_device() -> str:
-    """Return the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device(name: str) -> str:
+    """Return the name of a device that is there."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from None
+    return name
+
+
+def add_device_option(command: argparse.ArgumentParser) -> None:
+    """Say where to compute: on the GPU if there is one."""
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    command.add_argument("--device", type=device, default=default, help=f"cpu, cuda, … (default: {default})")
 
 
 def read_corpus(options: argparse.Namespace) -> Corpus:
@@ -255,12 +274,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except KeyboardInterrupt:
-        print("stopped; the last good checkpoint is kept, go on with --resume", file=sys.stderr)
+        kept = "; the last good checkpoint is kept, go on with --resume" if options.command == "train" else ""
+        print(f"stopped{kept}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 141
-    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        print(f"error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
     return 0
 

@@ -123,7 +123,6 @@ def attention(
     """
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
-
 # %% [markdown]
 # ## The proof
 #
@@ -232,7 +231,9 @@ def attention(
 # offers = torch.tensor([[0.0, 0], [0, 0], [0, 0], [1, 0], [0, 1], [0, 0], [1, 1]])
 # seeks = torch.tensor([[0.0, 1], [1, 0], [1, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
 #
-# plot_attention(attention_weights(5 * seeks, offers), queries=words, keys=words, title="Who asks (rows) and who answers (columns)")
+# plot_attention(
+#     attention_weights(5 * seeks, offers), queries=words, keys=words, title="Who asks (rows) and who answers (columns)"
+# )
 
 # %% [markdown]
 # In chapter 12 the same picture comes from a trained model, and there the features have names that nobody chose.

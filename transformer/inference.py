@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from sacrebleu.metrics import BLEU, CHRF
 from tokenizers import Tokenizer
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from transformer.data import cache_dir, decode, encode, pad
 from transformer.decoder import DecoderLayer, padding_mask
@@ -301,14 +301,15 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 # %%
-def scores(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> dict[str, str | float]:
+def scores(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> dict[str, float | list[str]]:
     """Return BLEU and chrF of a whole test set with the signatures that say how they were computed.
 
     Source: Post 2018 (sacrebleu). `tokenize` "none" is for text that is tokenized already.
     """
-    bleu, chrf = BLEU(tokenize=tokenize, force=tokenize == "none"), CHRF()
-    found = {metric.name: metric.corpus_score(list(hypotheses), [list(references)]).score for metric in (bleu, chrf)}
-    return {"BLEU": found["BLEU"], "chrF": found["chrF2"], "signatures": [str(m.get_signature()) for m in (bleu, chrf)]}
+    metrics = {"BLEU": BLEU(tokenize=tokenize, force=tokenize == "none"), "chrF": CHRF()}
+    hypotheses, references = list(hypotheses), [list(references)]
+    found = {name: round(metric.corpus_score(hypotheses, references).score, 2) for name, metric in metrics.items()}
+    return found | {"signatures": [f"{name}: {metric.get_signature()}" for name, metric in metrics.items()]}
 
 
 # %%

@@ -1,0 +1,107 @@
+"""Files from anywhere: a damaged or hostile one gives a clear error, never a crash, code run, or the memory gone."""
+
+import json
+import random
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from transformer.data import train_tokenizer
+from transformer.inference import Translator
+from transformer.model import Config, Transformer, save_model
+from transformer.training import Progress, Recipe, Trainer, load_checkpoint, save_checkpoint
+
+SIZES = dict(d_model=8, n_heads=2, n_layers=1, d_ff=8, max_len=32)
+VALUES = [-1, 0, 1, 3, 10**9, 10**18, 1e308, -0.5, True, None, "", "post", [], {}, "[" * 2000, float("nan")]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    """A folder with a translator and a checkpoint."""
+    folder = tmp_path_factory.mktemp("good")
+    tokenizer = train_tokenizer(["one two three", "uno due tre"], 60)
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    model = Transformer(Config(tokenizer.get_vocab_size(), **SIZES))
+    save_model(model, folder)
+    trainer = Trainer(model, Recipe())
+    save_checkpoint(trainer, Progress(), folder)
+    return folder
+
+
+def flip_bytes(content: bytes, chance: random.Random) -> bytes:
+    """Change, cut, repeat or insert bytes, mostly near the beginning, where headers are."""
+    data = bytearray(content)
+    for _ in range(chance.choice([1, 1, 2, 8])):
+        at = (
+            min(int(chance.expovariate(4 / len(data))), len(data) - 1)
+            if chance.random() < 0.5
+            else chance.randrange(len(data))
+        )
+        what = chance.random()
+        if what < 0.6:
+            data[at] = chance.randrange(256)
+        elif what < 0.75:
+            del data[at : at + chance.randrange(1, 64)]
+        elif what < 0.9:
+            data[at:at] = data[at : at + chance.randrange(1, 64)]
+        else:
+            del data[max(at, 1) :]
+        data = data or bytearray(b"\0")
+    return bytes(data)
+
+
+def change_values(content: bytes, chance: random.Random) -> bytes:
+    """Replace, remove or add a value somewhere in a JSON document."""
+    document = json.loads(content)
+    place = document
+    while isinstance(place, (dict, list)) and place and chance.random() < 0.8:
+        keys = list(place) if isinstance(place, dict) else range(len(place))
+        key = chance.choice(list(keys))
+        if not isinstance(place[key], (dict, list)) or not place[key] or chance.random() < 0.3:
+            if chance.random() < 0.2:
+                del place[key]
+            else:
+                place[key] = chance.choice(VALUES)
+            break
+        place = place[key]
+    return json.dumps(document).encode()
+
+
+def answer(good: Path, folder: Path, name: str) -> str:
+    """Load the mutated file as its user would: 'loaded', or the error's message."""
+    try:
+        if name.startswith("checkpoint"):
+            trainer = Trainer(Transformer(Config(**json.loads((good / "config.json").read_text()))), Recipe())
+            load_checkpoint(trainer, folder / name)
+        else:
+            Translator.load(folder).translate(["one two"], beam_size=1)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return "loaded"
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_files_are_answered_by_a_clear_error_or_load(good, tmp_path, count):
+    memory = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2 * 2**30, memory[1]))
+    chance, state, refused = random.Random(count), torch.get_rng_state(), 0
+    names = sorted(path.name for path in good.iterdir())
+    try:
+        for path in good.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        for i in range(count):
+            name = names[i % len(names)]
+            content = (good / name).read_bytes()
+            mutate = change_values if name.endswith(".json") and chance.random() < 0.5 else flip_bytes
+            (tmp_path / name).write_bytes(mutate(content, chance))
+            said = answer(good, tmp_path, name)
+            assert said == "loaded" or (20 < len(said) < 2000), f"{i}: {name}: {said!r}"
+            refused += said != "loaded"
+            (tmp_path / name).write_bytes(content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, memory)
+        torch.set_rng_state(state)
+    assert refused > count / 4

@@ -1,0 +1,11 @@
+"""Cross-attention without the source's padding mask: the translation depends on how far its source was padded."""
+
+from transformer.decoder import DecoderLayer
+
+CHECK = "check_decoder_layer"
+CAUGHT_BY = "src_mask is not used"
+
+
+class wrong(DecoderLayer):
+    def forward(self, x, memory, tgt_mask=None, src_mask=None):
+        return super().forward(x, memory, tgt_mask)

@@ -1,0 +1,13 @@
+"""A second activation after the second matrix: the block can only add, never take away."""
+
+import torch.nn.functional as F
+
+from transformer.feed_forward import FeedForward
+
+CHECK = "check_feed_forward"
+CAUGHT_BY = "follows the second matrix"
+
+
+class wrong(FeedForward):
+    def forward(self, x):
+        return F.relu(super().forward(x))

@@ -1,0 +1,16 @@
+"""The features are split as (d h): each head takes every n_heads-th, so no other library's weights fit."""
+
+from einops import rearrange
+
+from transformer.multi_head import MultiHeadAttention
+
+CHECK = "check_multi_head"
+CAUGHT_BY = r"\(h d\), not \(d h\)"
+
+
+class wrong(MultiHeadAttention):
+    def split(self, x):
+        return rearrange(x, "b t (d h) -> b h t d", h=self.n_heads)
+
+    def attend(self, x, k, v, mask=None):
+        return self.w_o(rearrange(self.kernel(self.split(self.w_q(x)), k, v, mask), "b h q d -> b q (d h)"))

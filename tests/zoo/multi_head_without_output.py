@@ -1,0 +1,13 @@
+"""The last projection is made and never used: heads can't speak to one another."""
+
+from einops import rearrange
+
+from transformer.multi_head import MultiHeadAttention
+
+CHECK = "check_multi_head"
+CAUGHT_BY = "not passed through w_o"
+
+
+class wrong(MultiHeadAttention):
+    def attend(self, x, k, v, mask=None):
+        return rearrange(self.kernel(self.split(self.w_q(x)), k, v, mask), "b h q d -> b q (h d)")

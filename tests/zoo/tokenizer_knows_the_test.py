@@ -1,0 +1,10 @@
+"""The vocabulary is built from training, validation and test: the test is no longer unseen."""
+
+from transformer.data import train_tokenizer
+
+CHECK = "check_tokenizer"
+CAUGHT_BY = "do not occur in the training texts"
+
+TRAIN, TEST = ["the cat is on the mat", "il caffè è sul tavolo"] * 3, ["zebras waltz quickly", "zebras waltz"] * 3
+OPTIONS = {"train": TRAIN}
+wrong = train_tokenizer(TRAIN + TEST, 120)
