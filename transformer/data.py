@@ -544,7 +544,7 @@ def read_lines(path: str | Path) -> list[str]:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         return [line.strip() for line in content.decode("utf-8").removesuffix("\n").split("\n")]
     except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or not UTF-8 text ({error})") from None
+        raise ValueError(f"{path} is damaged or not UTF-8 text ({error!s:.200})") from None
 
 
 # %%

@@ -280,6 +280,7 @@ class TokenEmbedding(nn.Module):
 # sentences = [f"there is {a} {thing} {where} the {place}" for thing, place, where, a in product(*groups)]
 # ids = torch.tensor([[vocabulary.index(word) for word in sentence.split()] for sentence in sentences])
 #
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
 # guess = nn.Linear(16, len(vocabulary))
 # optimizer = torch.optim.Adam([*embedding.parameters(), *guess.parameters()], lr=0.01, weight_decay=1e-3)
 # for _ in range(600):

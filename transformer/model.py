@@ -100,17 +100,17 @@ class Config:
     eos_id: int = 2
 
     def __post_init__(self):
-        for name in ("vocab_size", "d_model", "n_heads", "n_layers", "d_ff", "max_len"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
+        for name, most in LIMITS.items():
+            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be a whole number from 1 to {most:,}, not {getattr(self, name)!r:.40}")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model={self.d_model} must be divisible by n_heads={self.n_heads}")
-        if not 0 <= self.dropout < 1:
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+        if self.norm not in list(NORMS):
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r:.40}")
         special = (self.pad_id, self.bos_id, self.eos_id)
-        if len(set(special)) < 3 or not all(0 <= i < self.vocab_size for i in special):
+        if len({*map(str, special)}) < 3 or not all(type(i) is int and 0 <= i < self.vocab_size for i in special):
             raise ValueError(f"pad_id, bos_id, eos_id must be three ids below {self.vocab_size}, not {special}")
 
     @classmethod
@@ -130,6 +130,7 @@ class Config:
 
 
 NORMS = {"post": PostNorm, "pre": PreNorm}
+LIMITS = dict(vocab_size=2**22, d_model=2**16, n_heads=2**10, n_layers=2**8, d_ff=2**18, max_len=2**16)
 
 # %% [markdown]
 # A wrong size should be met at the door. Each of these would otherwise fail deep inside a layer, or, worse, not at all:
@@ -488,9 +489,9 @@ def read_config(path: str | Path) -> Config:
     try:
         settings = json.loads(Path(path).read_text(encoding="utf-8"))
         return Config(**settings)
-    except (TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (TypeError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         known = ", ".join(field.name for field in fields(Config))
-        raise ValueError(f"{path} is not a config: it must be a JSON object with {known} ({error})") from None
+        raise ValueError(f"{path} is not a config: it must be a JSON object with {known} ({error!s:.200})") from None
 
 
 # %%
@@ -499,22 +500,24 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         return load(Path(path).read_bytes())
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error!s:.200})") from None
 
 
 # %%
 def load_model(folder: str | Path) -> Transformer:
-    """Read the model that `save_model` wrote; ValueError when weights and config do not belong together."""
-    model = Transformer(read_config(Path(folder) / "config.json"))
-    weights = read_tensors(Path(folder) / "model.safetensors")
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if shapes != wanted:
-        name = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))[0]
-        raise ValueError(
-            f"the weights in {folder} belong to another config: {name} is {shapes.get(name, 'missing')}, "
-            f"wanted {wanted.get(name, 'no such tensor')}"
-        )
+    """Read the model that `save_model` wrote; ValueError when weights and config do not belong together.
+
+    Shapes are compared before memory is taken, so a config that asks for more than the weights hold costs nothing.
+    """
+    config, weights = read_config(Path(folder) / "config.json"), read_tensors(Path(folder) / "model.safetensors")
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items() if tensor.is_floating_point()}
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in Transformer(config).state_dict().items()}
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            shapes = f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'no such tensor')}"
+            raise ValueError(f"the weights in {folder} belong to another config: {shapes}")
+    model = Transformer(config)
     model.load_state_dict(weights)
     return model.eval()
 

@@ -92,7 +92,7 @@ from transformer.attention import attention, attention_weights
 #
 # Eight matrices of $512 \times 64$ side by side are one of $512 \times 512$: one `nn.Linear` serves all heads, and the cut
 # comes after it. The class has two doors, `keys_values` and `attend`, since chapter 12 keeps keys and values from one step
-# to the next.
+# to the next. `kernel` is the attention that it calls, so that another can be put in its place.
 
 
 # %% tags=["exercise"]
@@ -161,7 +161,8 @@ def head_weights(
 # k, v = ours.keys_values(x)
 # heads = attention(ours.split(ours.w_q(x)), k, v)
 # joined = rearrange(heads, "b h q d -> b q (h d)")
-# for name, tensor in (("x", x), ("k", k), ("v", v), ("heads", heads), ("joined", joined), ("output", ours(x, x))):
+# steps = dict(x=x, k=k, v=v, heads=heads, joined=joined, output=ours(x, x))
+# for name, tensor in steps.items():
 #     print(f"{name:7}", *tensor.shape)
 
 # %% [markdown]
@@ -273,11 +274,12 @@ def head_weights(
 
 # %% tags=["active-ipynb"]
 # words = "there is a cat on the mat".split()
+# torch.set_num_threads(1)  # on tensors this small, threads would only wait for each other
 #
 #
 # def batch():
-#     x = torch.randn(64, 7, 7)
-#     places = 2 * torch.eye(7).expand(64, 7, 7)
+#     x = torch.randn(32, 7, 7)
+#     places = 2 * torch.eye(7).expand(32, 7, 7)
 #     return torch.cat([x, places], dim=-1), x.roll(-1, 1) - x.roll(1, 1)
 #
 #

@@ -468,11 +468,9 @@ def train(
         for batch in endless(pairs, recipe, progress):
             losses.append(trainer.step(batch.to(device)))
             progress.seconds = time.perf_counter() - clock
-            done = trainer.steps >= recipe.steps or progress.seconds >= 60 * recipe.minutes
-            stopped = should_stop()
+            stopped, done = should_stop(), trainer.steps >= recipe.steps or progress.seconds >= 60 * recipe.minutes
             if done or stopped or trainer.steps % recipe.validate_every == 0:
                 record(trainer, val, losses, progress, folder)
-                losses = []
             show(bar, trainer, progress)
             if stopped:
                 raise KeyboardInterrupt
@@ -492,6 +490,7 @@ def record(trainer: Trainer, val: Sequence[Batch], losses: list[float], progress
     }
     if row["val_loss"] < min((old["val_loss"] for old in progress.history), default=math.inf):
         save_model(trainer.average, folder)
+    losses.clear()
     progress.history.append(row)
     save_checkpoint(trainer, progress, folder)
     write_safely(Path(folder) / "history.json", json.dumps(progress.history, indent=1).encode())
@@ -558,20 +557,29 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> Progress:
         raise ValueError(f"{path} belongs to another config: {about['config']}, wanted {asdict(trainer.model.config)}")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}, "random": {}}
     for name, tensor in tensors.items():
-        part, rest = name.split(".", 1)
-        parts[part][rest] = tensor
-    trainer.model.load_state_dict(parts["model"])
-    trainer.average.load_state_dict(parts["average"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        i, key = name.split(".")
-        state.setdefault(int(i), {})[key] = tensor
-    trainer.optimizer.load_state_dict(trainer.optimizer.state_dict() | {"state": state})
-    torch.set_rng_state(parts["random"].pop("cpu"))
-    for name, tensor in parts["random"].items():
-        torch.cuda.set_rng_state(tensor, int(name.removeprefix("cuda")))
-    trainer.steps = about["steps"]
-    return Progress(**about["progress"])
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    try:
+        trainer.model.load_state_dict(parts["model"])
+        trainer.average.load_state_dict(parts["average"])
+        trainer.optimizer.load_state_dict(optimizer_state(trainer, parts["optimizer"]))
+        torch.set_rng_state(parts["random"].pop("cpu"))
+        for name, tensor in parts["random"].items():
+            torch.cuda.set_rng_state(tensor, int(name.removeprefix("cuda")))
+        trainer.steps = int(about["steps"])
+        return Progress(**about["progress"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {str(error).splitlines()[-1].strip()}") from None
+
+
+# %%
+def optimizer_state(trainer: Trainer, tensors: dict[str, Tensor]) -> dict:
+    """Return Adam's state from a checkpoint's tensors; KeyError or RuntimeError when one is missing or misshapen."""
+    state = trainer.optimizer.state_dict()
+    for i, parameter in enumerate(trainer.model.parameters()):
+        moments = {name: tensors[f"{i}.{name}"].expand_as(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        state["state"][i] = moments | {"step": tensors[f"{i}.step"]}
+    return state
 
 # %%
 def read_about(path: str | Path) -> dict:
