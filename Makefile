@@ -9,7 +9,8 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
-PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=transformer,beartype.beartype
+PYTEST := $(RUN) -m pytest -q -p no:randomly --jaxtyping-packages=transformer,beartype.beartype
+NBVAL := $(RUN) -m pytest -q -p no:randomly --nbval --nbval-current-env notebooks --nbval-sanitize-with notebooks/nbval_sanitize.cfg
 TRAIN := $(RUN) -c "from transformer.training import trained_translator; trained_translator()"
 SOURCES = $(wildcard transformer tests figures benchmarks notebooks)
 
@@ -18,7 +19,7 @@ comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
-.PHONY: help course lab test sync figures notebooks test-notebooks lint clean
+.PHONY: help course lab test sync figures notebooks test-notebooks test-everywhere coverage lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -43,7 +44,7 @@ lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: ma
 	  --LabApp.default_url=/lab/tree/notebooks/00_introduction.ipynb $(ARGS)
 
 # The tests train a translator of their own, once for each clone.
-test test-notebooks: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
+test test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
 test: $(INSTALLED) lint ## everything that must hold: lint, pairs, unit tests, notebooks (12 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) tests/test_repository.py -n 2
@@ -55,8 +56,23 @@ test: $(INSTALLED) lint ## everything that must hold: lint, pairs, unit tests, n
 
 test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
 	@echo "Running the notebooks and comparing their outputs …"
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q --nbval --nbval-current-env notebooks \
-	  --nbval-sanitize-with notebooks/nbval_sanitize.cfg -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(NBVAL) -n 2 --dist loadfile
+
+# Without these two, a kernel that has vector instructions and threads is all that was ever tested.
+CAPABILITIES ?= default avx2 avx512
+THREADS ?= 1 2
+
+test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them on every kind of CPU, in random order (an hour)
+	@echo "Twenty kills, ten thousand damaged files …"
+	@$(PYTEST) tests -m slow
+	@for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
+	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
+	  ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads $(subst -p no:randomly,,$(PYTEST)) tests --ignore=tests/test_repository.py; \
+	  ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads $(NBVAL) -n 2 --dist loadfile; \
+	done; done
+
+coverage: $(INSTALLED) ## lines and branches of the package that the tests reach
+	@$(RUN) -m pytest -q tests --cov --cov-branch --cov-report=term-missing -n 2
 
 lint: $(INSTALLED) ## ruff: mistakes and format (part of make test)
 	@echo "Linting …"

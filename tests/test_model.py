@@ -1,0 +1,143 @@
+"""What chapter 9 says of the whole model, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformer.checks import SRC, TGT, small_model, torch_logits
+from transformer.model import Config, Transformer, load_model, read_config, read_tensors, save_model, write_safely
+
+few = settings(max_examples=8, deadline=None, derandomize=True)
+src, tgt = torch.tensor(SRC), torch.tensor(TGT)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_it_equals_torch_nn_transformer_with_the_same_weights(norm: str) -> None:
+    model = small_model(norm=norm, n_layers=3)
+    torch.testing.assert_close(model(src, tgt), torch_logits(model, src, tgt), atol=1e-5, rtol=1e-5)
+
+
+@few
+@given(more_src=st.integers(0, 5), more_tgt=st.integers(0, 5), norm=st.sampled_from(["post", "pre"]))
+def test_padding_makes_no_difference(more_src: int, more_tgt: int, norm: str) -> None:
+    model, source, target = small_model(norm=norm), src[:1], tgt[:1]
+    pad = torch.zeros(1, 5, dtype=torch.int64)
+    padded = model(torch.cat([source, pad[:, :more_src]], 1), torch.cat([target, pad[:, :more_tgt]], 1))[
+        :, : tgt.shape[1]
+    ]
+    torch.testing.assert_close(padded, model(source, target), atol=1e-5, rtol=1e-5)
+
+
+@few
+@given(at=st.integers(1, 4), train=st.booleans())
+def test_future_tokens_do_not_leak(at: int, train: bool) -> None:
+    model, other = small_model().train(train), tgt.clone()
+    other[:, at] = (other[:, at] + 4) % 11
+    torch.testing.assert_close(model(src, other)[:, :at], model(src, tgt)[:, :at], atol=1e-5, rtol=1e-5)
+
+
+def test_sentences_of_a_batch_do_not_see_one_another() -> None:
+    model = small_model()
+    torch.testing.assert_close(model(src, tgt)[1:], model(src[1:], tgt[1:]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("config", "millions"), [(Config.base(), 65), (Config.big(), 213)])
+def test_the_presets_have_the_papers_sizes(config: Config, millions: int) -> None:
+    with torch.device("meta"):
+        count = sum(p.numel() for p in Transformer(config).parameters())
+    assert abs(count / 1e6 - millions) < 0.07 * millions
+
+
+def test_source_target_and_logits_share_one_table() -> None:
+    shapes = [tuple(p.shape) for p in small_model().parameters()]
+    assert shapes.count((11, 12)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"d_model": 10, "n_heads": 3}, "d_model=10 must be divisible by n_heads=3"),
+        ({"n_heads": 0}, "n_heads must be a whole number"),
+        ({"n_layers": -1}, "n_layers must be a whole number"),
+        ({"d_ff": 2.5}, "d_ff must be a whole number"),
+        ({"vocab_size": 0}, "vocab_size must be a whole number"),
+        ({"dropout": -0.1}, "dropout must be at least 0 and below 1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"norm": "middle"}, "norm must be one of post, pre"),
+        ({"pad_id": 1}, "three different ids"),
+        ({"eos_id": 11}, "three different ids below 11"),
+    ],
+)
+def test_a_config_that_can_not_be_is_refused(changes: dict, words: str) -> None:
+    settings = dict(vocab_size=11, d_model=12, n_heads=3) | changes
+    try:
+        Config(**settings)
+    except ValueError as error:
+        assert words in str(error)
+    except Exception as error:  # with types checked, a wrong type is met even earlier
+        assert "type" in type(error).__name__.lower()
+    else:
+        pytest.fail("accepted")
+
+
+@pytest.mark.parametrize(("source", "target"), [([[11]], [[1]]), ([[4]], [[-1]]), ([[4, 99]], [[1]])])
+def test_ids_outside_the_vocabulary_are_refused(source: list, target: list) -> None:
+    with pytest.raises(ValueError, match="the vocabulary ends at 10"):
+        small_model()(torch.tensor(source), torch.tensor(target))
+
+
+def test_a_saved_model_comes_back_the_same(tmp_path) -> None:
+    model = small_model(norm="pre")
+    save_model(model, tmp_path)
+    again = load_model(tmp_path)
+    assert again.config == model.config and not again.training
+    assert again(src, tgt).equal(model(src, tgt))
+
+
+def test_weights_that_were_cut_off_are_refused(tmp_path) -> None:
+    save_model(small_model(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is damaged or not a safetensors file"):
+        load_model(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="is damaged or not a safetensors file"):
+        read_tensors(path)
+
+
+def test_weights_of_another_config_are_refused(tmp_path) -> None:
+    save_model(small_model(), tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"d_ff": 21}))
+    with pytest.raises(ValueError, match=r"belong to another config: .*w_1.* is \(20,?.*wanted \(21"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", '{"vocab_size": 11, "colour": 3}', "{", '{"vocab_size": null}'])
+def test_a_config_file_that_is_something_else_is_refused(tmp_path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError):
+        read_config(tmp_path / "config.json")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "file"
+    write_safely(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_safely(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.gpu
+def test_it_says_the_same_on_a_gpu() -> None:
+    model = small_model()
+    want = model(src, tgt)
+    torch.testing.assert_close(model.cuda()(src.cuda(), tgt.cuda()).cpu(), want, atol=1e-3, rtol=1e-3)
