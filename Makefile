@@ -9,8 +9,8 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
-PYTEST := $(RUN) -m pytest -q -p no:randomly --jaxtyping-packages=transformer,beartype.beartype
-NBVAL := $(RUN) -m pytest -q -p no:randomly --nbval --nbval-current-env notebooks --nbval-sanitize-with notebooks/nbval_sanitize.cfg
+PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=transformer,beartype.beartype
+NBVAL := $(RUN) -m pytest -q --nbval --nbval-current-env notebooks --nbval-sanitize-with notebooks/nbval_sanitize.cfg
 TRAIN := $(RUN) -c "from transformer.training import trained_translator; trained_translator()"
 SOURCES = $(wildcard transformer tests figures benchmarks notebooks)
 
@@ -67,7 +67,7 @@ test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them o
 	@$(PYTEST) tests -m slow
 	@for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
-	  ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads $(subst -p no:randomly,,$(PYTEST)) tests --ignore=tests/test_repository.py; \
+	  ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests --ignore=tests/test_repository.py; \
 	  ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads $(NBVAL) -n 2 --dist loadfile; \
 	done; done
 

@@ -160,7 +160,7 @@ def test_two_aligned_files_are_a_corpus(tmp_path) -> None:
         write(tmp_path / "a", [f"one {i}" for i in range(40)]),
         write(tmp_path / "b.gz", [f"uno {i}" for i in range(40)]),
     )
-    corpus = text_files([src, tgt])
+    corpus = text_files([str(src), str(tgt)])
     assert len(corpus.train) + len(corpus.val) == 40 and corpus.val
     assert not set(corpus.train) & set(corpus.val)
     assert all(a.split()[1] == b.split()[1] for a, b in corpus.train)
@@ -174,17 +174,17 @@ def test_the_vocabulary_is_learned_from_the_training_split_alone() -> None:
 def test_files_of_different_length_are_refused(tmp_path) -> None:
     src, tgt = write(tmp_path / "a", ["x", "y", "z"]), write(tmp_path / "b", ["x", "y"])
     with pytest.raises(ValueError, match=r"a has 3 lines and .*b has 2: they must be aligned"):
-        text_files([src, tgt])
+        text_files([str(src), str(tgt)])
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere\.txt"):
-        text_files([tmp_path / "nowhere.txt", tmp_path / "b"])
+        text_files([str(tmp_path / "nowhere.txt"), str(tmp_path / "b")])
 
 
 def test_empty_files_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="hold no pair of sentences"):
-        text_files([write(tmp_path / "a", ["", " "]), write(tmp_path / "b", ["", "x"])])
+        text_files([str(write(tmp_path / "a", ["", " "])), str(write(tmp_path / "b", ["", "x"]))])
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_source_target_and_logits_share_one_table() -> None:
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"norm": "middle"}, "norm must be one of post, pre"),
-        ({"pad_id": 1}, "three different ids"),
-        ({"eos_id": 11}, "three different ids below 11"),
+        ({"pad_id": 1}, "three ids below 11"),
+        ({"eos_id": 11}, "three ids below 11"),
     ],
 )
 def test_a_config_that_can_not_be_is_refused(changes: dict, words: str) -> None:
@@ -128,7 +128,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch) -> None:
     write_safely(path, b"old")
 
     def full(descriptor: int) -> None:
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):

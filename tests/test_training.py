@@ -152,7 +152,7 @@ def test_a_loss_of_nan_stops_and_names_the_step_and_the_last_checkpoint_stays(tm
                 trainer.model.bias.fill_(math.nan)
         return False
 
-    with pytest.raises(FloatingPointError, match="loss of step 4 is nan, on a batch of .* pairs"):
+    with pytest.raises(FloatingPointError, match=r"loss of step 4 is nan, on a batch of .* pairs"):
         train(trainer, make_pairs(40), make_pairs(5, 1), tmp_path, should_stop=spoil)
     assert [path.stem for path in checkpoints(tmp_path)] == ["checkpoint-00000002"]
     assert all(p.isfinite().all() for p in load_model(tmp_path).parameters())
@@ -241,5 +241,5 @@ def test_fit_leaves_a_translator(tmp_path) -> None:
 
 def test_a_sentence_over_the_maximum_length_is_refused_before_training(tmp_path) -> None:
     corpus = Corpus("mine", [("the cat", "il gatto"), ("x " * 20, "y")], [("cat", "gatto")])
-    with pytest.raises(ValueError, match="the longest sentence of mine has .* tokens, max_len is 12"):
+    with pytest.raises(ValueError, match=r"the longest sentence of mine has .* tokens, max_len is 12"):
         fit(corpus, tmp_path, 40, sizes, Recipe(**SHORT))

@@ -123,6 +123,7 @@ def attention(
     """
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
+
 # %% [markdown]
 # ## The proof
 #
@@ -215,7 +216,7 @@ def attention(
 # ## The look
 #
 # *There is a cat on the mat*: which word attends to which? With rows drawn at random there is nothing to understand yet, but
-# the shape of the thing is there. Every row is a mixing formula, and the diagonal is bright, because each word agrees most
+# the shape of the thing is there. Every row is a mixing formula, and the diagonal is dark, because each word agrees most
 # with itself.
 
 # %% tags=["active-ipynb"]
@@ -231,9 +232,7 @@ def attention(
 # offers = torch.tensor([[0.0, 0], [0, 0], [0, 0], [1, 0], [0, 1], [0, 0], [1, 1]])
 # seeks = torch.tensor([[0.0, 1], [1, 0], [1, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
 #
-# plot_attention(
-#     attention_weights(5 * seeks, offers), queries=words, keys=words, title="Who asks (rows) and who answers (columns)"
-# )
+# plot_attention(attention_weights(5 * seeks, offers), words, words, title="Who asks (rows) and who answers (columns)")
 
 # %% [markdown]
 # In chapter 12 the same picture comes from a trained model, and there the features have names that nobody chose.

@@ -115,7 +115,8 @@ def agree(got: Tensor, want: Tensor, where: str, suspects: Suspects | None = Non
     """Expect two tensors to be equal; otherwise name the suspect that explains what was got."""
     expect(isinstance(got, Tensor), f"{where}: the result is a {type(got).__name__}, not a tensor")
     expect(got.shape == want.shape, f"{where}: the result is {size(got)}, wanted {size(want)}")
-    tolerance = tolerance or TOLERANCE.get(got.dtype, 0.0)
+    largest = want.abs().max().item() if want.numel() else 0.0
+    tolerance = (tolerance or TOLERANCE.get(got.dtype, 0.0)) * max(1.0, largest)
     if distance(got, want) <= tolerance:
         return
     for cause, wrong in (suspects or {}).items():

@@ -80,7 +80,7 @@ from transformer import grammar
 # print(*("·".join(pieces) for pieces in spelled.values()))
 
 # %% [markdown]
-# *a* meets *t* in every cat, mat and *sat*: six times. After four merges *cats* is `cat` + `s`, and the two words have a
+# *a* meets *t* in every *cat*, *mat* and *sat*: six times. After four merges *cats* is `cat` + `s`, and the two words have a
 # piece in common. The merges, in their order, are the whole model: a new word is cut by applying them again.
 
 # %% [markdown]
@@ -153,14 +153,20 @@ def english_italian(seed: int = 0) -> Corpus:
 # %% [markdown]
 # Italian has no *do*, drops *she* and keeps the news in the ending: *stanca*, not *stanco*. So the model must carry a gender
 # across the sentence, as in *i see the books and read **them***.
-#
-# The split `compositional` holds pairings, such as an adjective with a certain noun, that no other split has, though both words
-# are common there. A model that only memorised would fail on it.
 
 # %% tags=["active-ipynb"]
 # print("there is a cat on the mat →", known["there is a cat on the mat"])
 # for en in ("i see the books and read them", "i see the book and buy it"):
 #     print(en, "→", known[en])
+
+# %% [markdown]
+# The split `compositional` holds pairings of two words, a verb or an adjective and a noun, that no other split has, though both
+# are common there. A model that only memorised would fail on it.
+
+# %% tags=["active-ipynb"]
+# print(*corpus.more["compositional"][0], sep=" → ")
+# likes, backpacks = ({en for en in known if word in en} for word in ("like", "backpack"))
+# print("in training: like", len(likes), "· backpack", len(backpacks), "· both", len(likes & backpacks))
 
 # %% [markdown]
 # ### Text to subwords

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 #
 # from transformer.attention import attention_weights
 #
+# torch.set_num_threads(1)  # many small products are faster on one thread
 # torch.manual_seed(0)
 # words = "there is a cat on the mat".split()
 #
@@ -203,14 +204,15 @@ class FeedForward(nn.Module):
 # %% tags=["active-ipynb"]
 # from transformer.residual_norm import LayerNorm
 #
-# attention, block, norm = (sum(p.numel() for p in part.parameters()) for part in (attend, ours, LayerNorm(512)))
-# encoder_layer, decoder_layer = attention + block + 2 * norm, 2 * attention + block + 3 * norm
+# parts = {"attention": attend, "feed-forward": ours, "norm": LayerNorm(512)}
+# attention, block, norm = (sum(p.numel() for p in part.parameters()) for part in parts.values())
 # print(f"attention {attention:,} · feed-forward {block:,} · norm {norm:,}")
-# print(f"share of an encoder layer {block / encoder_layer:.1%} · of a decoder layer {block / decoder_layer:.1%}")
+# print(f"share of an encoder layer {block / (attention + block + 2 * norm):.1%}")
+# print(f"share of a decoder layer  {block / (2 * attention + block + 3 * norm):.1%}")
 
 # %% [markdown]
-# **Two thirds** of an encoder layer are here, and half of a decoder layer, which has two attentions. A Transformer is mostly
-# feed-forward, though it is named after nothing of the kind.
+# **Two thirds** of an encoder layer are here, and half of a decoder layer, which has two attentions. *Attention is all you need*,
+# says the title; by count, the larger part of the layers is feed-forward.
 
 # %% [markdown]
 # ### Without it
@@ -243,8 +245,8 @@ class FeedForward(nn.Module):
 #     print(f"feed-forward {think!s:5}", *(f"{answer.abs():.1f}" for answer in answers), f"  loss {loss:.2f}")
 
 # %% [markdown]
-# Without the block the best it can do is *half* to every word, a loss of exactly $\tfrac14$, as the line of proof said. With it,
-# all four are right.
+# Without the block it answers *half* to every word, a loss of $\tfrac14$, and no linear function does better. With it, all four
+# are right.
 #
 # To be fair to attention: in longer sentences its *weights* depend on the words, by a softmax, which is not linear. By that side
 # door it can learn this toy, and the norm's division is another. How far do they lead? Let 256 random words each have a *yes* or
@@ -302,7 +304,7 @@ class FeedForward(nn.Module):
 # labels = [f"{step:.1f}" for step in steps.tolist()]
 # sheet = F.relu(plane) - 2 * F.relu(plane - 1)
 #
-# plot_matrix(sheet, rows=labels, columns=labels, title="One of the two, but not both (rows: thing, columns: place)")
+# plot_matrix(sheet, rows=labels, columns=labels, title="Rows: thing · columns: place")
 
 # %% [markdown]
 # ## Paper and code
@@ -320,7 +322,7 @@ class FeedForward(nn.Module):
 # | what | shape | at the paper's size |
 # |---|---|---|
 # | multi-head attention, with residual and norm | `b t d` → `b t d` | (64, 8, 512) |
-# | hidden features | `b t` and `d_ff` | (64, 8, 2048) |
+# | hidden features | `b t d_ff` | (64, 8, 2048) |
 # | feed-forward, with residual and norm | `b t d` → `b t d` | (64, 8, 512) |
 #
 # One block lets words listen, the other lets each of them think. [Chapter 7](07_encoder.ipynb) puts the two together, six

@@ -590,7 +590,7 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 #
 #
 # without, with_cache = multiplications(uncached, 20), multiplications(cached, 20)
-# print(f"without {without:,} · with {with_cache:,} · {without / with_cache:.0f} times less")
+# print(f"without a cache {without:,} · with it {with_cache:,} · {without / with_cache:.0f} times as many without")
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_lines
@@ -626,13 +626,13 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # torch.testing.assert_close(log_probs, again, atol=1e-4, rtol=0)
 
 # %% [markdown]
-# **A beam that is wide enough finds the best of all.** Six ids, at most three tokens: few enough to try every sequence. A
-# narrow beam may miss the best; a beam of 64 holds them all.
+# **A beam that is wide enough finds the best of all.** Six ids, at most three tokens: few enough to try every sequence. Greedy
+# search misses the best; a beam of 64 holds them all.
 
 # %% tags=["active-ipynb"]
 # from itertools import product
 #
-# torch.manual_seed(0)
+# torch.manual_seed(1)
 # small = Transformer(Config.tiny(6, n_layers=1)).eval().requires_grad_(False)
 # one = torch.tensor([[3, 4, 5]])
 # ended = [[*body, 2] for n in (0, 1, 2) for body in product((3, 4, 5), repeat=n)]
@@ -647,7 +647,9 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # best = max(every, key=log_prob)
 # ids, found = beam_search(small, one, beam_size=64, length_penalty=0.0, max_len=3)
 # assert ids[0, : len(best)].tolist() == best and abs(found.item() - log_prob(best)) < 1e-4
-# print("the best of", len(every), "sequences has", len(best), "tokens, and was found")
+# print(
+#     "the best of", len(every), "sequences:", best, "· greedy finds:", greedy_search(small, one, max_len=3)[0].tolist()
+# )
 
 # %% [markdown]
 # ### The check
@@ -722,7 +724,7 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # %% [markdown]
 # For *gatto* it looks at *cat*, for *sul* at *on*, for *tappeto* at *mat*: nobody ever told it which word belongs to which. The heads do not
 # agree on *un*. Some look at *a*, which says that there is an article; others already at *cat*, which says which one, *un* or *una*.
-# One head alone, with its numbers:
+# (Trained on another machine, the heads may share the work in another way.) One head alone, with its numbers:
 
 # %% tags=["active-ipynb"]
 # plot_attention(head_weights(cross, *seen[0])[0, 0], queries=rows, keys=columns, title="The first head")
@@ -766,7 +768,7 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 
 # %% [markdown]
 # This model is sure of itself, since every sentence has one translation: greedy and beam find the same. On real captions, where
-# many words would do, a beam gains about a point of BLEU. Heat makes the dice likelier to fall on nonsense, and one wrong token ruins
+# many words would do, a beam finds a little more. Heat makes the dice likelier to fall on nonsense, and one wrong token ruins
 # a sentence; `top_k` keeps the worst away. Sampling is for when one wants *variety*, not the one best answer.
 
 # %% tags=["active-ipynb"]
@@ -785,7 +787,7 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # | the paper | here | why |
 # |---|---|---|
 # | beam of 4 (section 6.1) | 5 by default, free | a habit of the field |
-# | length penalty $\alpha = 0.6$, by $((5 + t)/6)^\alpha$ (section 6.1; Wu et al. 2016) | $t^\alpha$ with $\alpha = 1$: the mean log-probability a token | simpler, and as good on short sentences |
+# | length penalty $\alpha = 0.6$, by $((5 + t)/6)^\alpha$ (section 6.1; Wu et al. 2016) | $t^\alpha$ with $\alpha = 1$: the mean log-probability a token | simpler |
 # | output up to 50 tokens longer than the input (section 6.1) | twice the input and 10 more | captions are short |
 # | says nothing of a cache | keys and values kept | the same output for a fraction of the work |
 # | checkpoint averaging (section 6.1) | averaged in training (chapter 11) | nothing left to do here |

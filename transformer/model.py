@@ -456,7 +456,7 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # %%
 def write_safely(path: Path, content: bytes) -> None:
     """Write a file so that a crash or a full disk (OSError) leaves the old one as it was."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(".draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as file:

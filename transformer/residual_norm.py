@@ -24,6 +24,8 @@ from torch import Tensor, nn
 # %% tags=["active-ipynb"]
 # from transformer.multi_head import MultiHeadAttention
 #
+# torch.set_num_threads(1)  # many small products are faster on one thread
+#
 #
 # def layers(n, d):
 #     """Yield n layers: attention and a small net, in turns."""
@@ -86,8 +88,8 @@ from torch import Tensor, nn
 #     print(f"slope {s:5}   alone {s**24:.0e}   with its input added {(1 + s) ** 24:.2f}")
 
 # %% [markdown]
-# $(1 + s)^{24} = 1 + 24\,s + \dots$: the $1$ is the path that goes around every layer, and no layer can close it. That holds
-# upwards, too: the input itself arrives at the top, and each layer only adds to it.
+# $(1 + s)^{24} = 1 + 24\,s + \dots$: the $1$ is the path that leads around every layer. It leads upwards, too: the input
+# itself arrives at the top, and each layer only adds to it.
 #
 # But look at the first row. What is added 24 times can grow without bound. Something has to keep the size.
 
@@ -227,8 +229,9 @@ class PreNorm(PostNorm):
 
 # %% [markdown]
 # Each alone fails in its own way. The norm alone keeps sizes and gradients, but its seven words are one. The sum alone keeps
-# the words, but the numbers grow, and so does the gradient, until training blows up. With both, the words differ at the top,
-# the numbers stay small, and a gradient of the right size reaches layer 1.
+# the words, but numbers and gradients grow beyond use. With both, the numbers stay small, a gradient of the right size
+# reaches layer 1, and the words still differ at the top: by half in pre-norm, by little in post-norm, where every norm shrinks
+# the older part of the sum.
 
 # %% [markdown]
 # ### Equal to PyTorch's layer
@@ -277,7 +280,8 @@ class PreNorm(PostNorm):
 # %% tags=["active-ipynb"]
 # for size in (1.0, 1e-3, 1e-4):
 #     x = size * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-#     print(f"{size:6}   inside {F.layer_norm(x, (4,))[-1]:.2f}   outside {homemade(x, correction=0)[-1]:.2f}")
+#     inside, outside = F.layer_norm(x, (4,))[-1], homemade(x, correction=0)[-1]
+#     print(f"{size:6}   inside {inside:.2f}   outside {outside:.2f}")
 
 # %% [markdown]
 # Inside, $\varepsilon = 10^{-5}$ means: below $\sqrt\varepsilon \approx 0.003$, take it for noise and leave it small. Outside,
@@ -353,7 +357,7 @@ class PreNorm(PostNorm):
 # plot_lines(gradients, title="A gradient on its way down", logy=True, **axes)
 
 # %% [markdown]
-# Nothing: it vanishes. Sum only: it explodes. The other three stay near 1; of these, *norm only* has forgotten the words. The
+# Nothing: it vanishes. Sum only: it explodes. The other three arrive; of these, *norm only* has forgotten the words. The
 # two that are left, on a plain scale:
 
 # %% tags=["active-ipynb"]

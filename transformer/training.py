@@ -32,7 +32,6 @@ from transformer.data import Batch, Corpus, Pair, batches_by_length, cache_dir, 
 from transformer.fast import chunked_loss, has_fast_bfloat16, speed_up
 from transformer.model import Config, Transformer, read_tensors, save_model, write_safely
 
-
 # %% [markdown]
 # ## The question
 #
@@ -126,6 +125,7 @@ from transformer.model import Config, Transformer, read_tensors, save_model, wri
 #
 # $$\ell = \log\sum_u e^{z_u} \;-\; (1-\varepsilon)\,z_y \;-\; \frac{\varepsilon}{v-1} \sum_{w \ne \text{pad}} z_w$$
 
+
 # %% tags=["exercise"]
 def label_smoothed_loss(
     logits: Float[Tensor, "... v"], labels: Int[Tensor, "..."], pad_id: int, smoothing: float = 0.1
@@ -140,6 +140,7 @@ def label_smoothed_loss(
     label = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     average = (logits.sum(-1) - logits[:, pad_id]) / (logits.shape[-1] - 1)
     return (logits.logsumexp(-1) - (1 - smoothing) * label - smoothing * average).mean()
+
 
 # %% [markdown]
 # The five words again, now as logits; the logarithm of a probability is one. The second place is padding and has a wild
@@ -161,6 +162,7 @@ def label_smoothed_loss(
 #
 # for step $s = 1, 2, \dots$ and $w$ steps of **warm-up**. Both branches meet at $s = w$.
 
+
 # %% tags=["exercise"]
 def learning_rate(step: int, warmup: int, peak: float) -> float:
     """Return the rate of step 1, 2, …: linear up to `peak` at `warmup`, then falling with the inverse square root.
@@ -168,6 +170,7 @@ def learning_rate(step: int, warmup: int, peak: float) -> float:
     The paper's own peak is (d_model · warmup) ** -0.5. Source: Vaswani et al. 2017, equation 3.
     """
     return peak * min(step / max(warmup, 1), math.sqrt(max(warmup, 1) / step))
+
 
 # %% [markdown]
 # The paper writes $d_\text{model}^{-0.5} \cdot \min(s^{-0.5},\, s \cdot w^{-1.5})$. That is the same curve, with the peak
@@ -207,6 +210,7 @@ def learning_rate(step: int, warmup: int, peak: float) -> float:
 #
 # All that one can choose about a run stands in one place, and what can't be is refused at the door.
 
+
 # %%
 @dataclass(frozen=True)
 class Recipe:
@@ -235,10 +239,12 @@ class Recipe:
         if self.warmup < 0:
             raise ValueError(f"warmup must be at least 0 steps, not {self.warmup}")
 
+
 # %% [markdown]
 # The trainer holds a model, Adam, and a third thing: a running **average** of the weights. A single step is pulled about by
 # its batch; the average stands in the middle of where the last steps went, and translates better. The paper averages
 # its last checkpoints instead.
+
 
 # %%
 class Trainer:
@@ -286,6 +292,7 @@ class Trainer:
             n = int((batch.labels != model.config.pad_id).sum())
             total, tokens = total + n * self.loss(model, batch, self.recipe.smoothing).item(), tokens + n
         return total / tokens
+
 
 # %% [markdown]
 # `chunked_loss` and `speed_up` come from a later chapter, [Making it fast](../transformer/fast.py). The first is the loss above
@@ -425,6 +432,7 @@ class Trainer:
 # A real run is the same step over and over, with three things around it. It shuffles the pairs anew in every **epoch**, that is, each time it has
 # seen them all. Now and then it **validates**: it measures the loss on sentences that it never trains on. And it leaves **checkpoints**.
 
+
 # %%
 @dataclass
 class Progress:
@@ -435,6 +443,7 @@ class Progress:
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
 
+
 # %%
 def endless(pairs: Sequence[Pair], recipe: Recipe, progress: Progress) -> Iterator[Batch]:
     """Yield batches epoch after epoch, from where `progress` stands, and keep it up to date."""
@@ -443,6 +452,7 @@ def endless(pairs: Sequence[Pair], recipe: Recipe, progress: Progress) -> Iterat
             progress.batch += 1
             yield batch
         progress.epoch, progress.batch = progress.epoch + 1, 0
+
 
 # %%
 def train(
@@ -477,6 +487,7 @@ def train(
             if done:
                 return progress.history
 
+
 # %%
 def record(trainer: Trainer, val: Sequence[Batch], losses: list[float], progress: Progress, folder: str | Path) -> None:
     """Add a row to the learning curve and write curve, checkpoint and, when it is the best so far, the model."""
@@ -495,6 +506,7 @@ def record(trainer: Trainer, val: Sequence[Batch], losses: list[float], progress
     save_checkpoint(trainer, progress, folder)
     write_safely(Path(folder) / "history.json", json.dumps(progress.history, indent=1).encode())
 
+
 # %%
 def progress_bar(recipe: Recipe) -> tqdm:
     """Return a bar that fills with steps, or with seconds when the recipe gives minutes."""
@@ -504,6 +516,7 @@ def progress_bar(recipe: Recipe) -> tqdm:
 
 
 BAR = "{desc} {percentage:3.0f}% {bar:20} {elapsed}<{remaining} {postfix}"
+
 
 # %%
 def show(bar: tqdm, trainer: Trainer, progress: Progress) -> None:
@@ -515,12 +528,14 @@ def show(bar: tqdm, trainer: Trainer, progress: Progress) -> None:
             f"step {trainer.steps}, validation loss {progress.history[-1]['val_loss']:.3f}", refresh=False
         )
 
+
 # %% [markdown]
 # ### Checkpoints
 #
 # A run that is stopped should go on as if nothing had happened. So a checkpoint holds more than weights: the averages that Adam keeps
 # of every gradient, the running average, which batch comes next, and the state of the random numbers that dropout draws. The
 # format is safetensors, which cannot run code when it is read.
+
 
 # %%
 def save_checkpoint(trainer: Trainer, progress: Progress, folder: str | Path) -> Path:
@@ -538,16 +553,19 @@ def save_checkpoint(trainer: Trainer, progress: Progress, folder: str | Path) ->
         old.unlink()
     return path
 
+
 # %%
 def checkpoints(folder: str | Path) -> list[Path]:
     """Return the checkpoints in `folder`, oldest first."""
     return sorted(Path(folder).glob("checkpoint-*.safetensors"))
+
 
 # %%
 def random_states() -> dict[str, Tensor]:
     """Return the state of every random number generator that dropout draws from."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), **{f"cuda{i}": state for i, state in enumerate(cuda)}}
+
 
 # %%
 def load_checkpoint(trainer: Trainer, path: str | Path) -> Progress:
@@ -581,6 +599,7 @@ def optimizer_state(trainer: Trainer, tensors: dict[str, Tensor]) -> dict:
         state["state"][i] = moments | {"step": tensors[f"{i}.step"]}
     return state
 
+
 # %%
 def read_about(path: str | Path) -> dict:
     """Return what a checkpoint says of itself: config, steps and progress."""
@@ -590,6 +609,7 @@ def read_about(path: str | Path) -> dict:
             return {name: about[name] for name in ("config", "steps", "progress")}
         except (KeyError, TypeError, json.JSONDecodeError):
             raise ValueError(f"{path} is not a training checkpoint") from None
+
 
 # %% [markdown]
 # Does it work? Train 20 steps in one go. Then train 20 steps, stop after 8, throw the trainer away, and let a new one go on from the
@@ -629,6 +649,7 @@ def read_about(path: str | Path) -> dict:
 #
 # The pieces in a row: vocabulary from the training split, ids, a model, a run.
 
+
 # %%
 def fit(
     corpus: Corpus,
@@ -657,13 +678,10 @@ def fit(
         )
     return train(Trainer(model, recipe), *pairs, folder, **options)
 
+
 # %% [markdown]
 # The translator of this course has two layers on each side, and sees 100,000 pairs a few times. Its recipe smooths nothing: the
 # grammar has exactly one translation for every sentence, so there is nothing to hedge against.
-
-# %%
-ENGLISH_ITALIAN_SIZES = {"n_layers": 2, "dropout": 0.1}
-ENGLISH_ITALIAN = Recipe(steps=1000, warmup=300, peak_rate=3e-3, smoothing=0.0, averaging=0.99, validate_every=250)
 
 # %%
 ENGLISH_ITALIAN_SIZES = {"n_layers": 2, "dropout": 0.1}
@@ -674,6 +692,7 @@ ENGLISH_ITALIAN = Recipe(steps=1000, warmup=300, peak_rate=3e-3, smoothing=0.0, 
 # code that made it. Change that code, and the next call trains again: the translator is always the one that these chapters
 # describe.
 
+
 # %%
 def fingerprint() -> str:
     """Return a short hash of the code that a trained model depends on; comments don't count."""
@@ -683,6 +702,7 @@ def fingerprint() -> str:
         if path.stem not in ("__init__", "__main__", "checks", "plotting", "inference")
     ]
     return hashlib.sha256("".join(code).encode()).hexdigest()[:16]
+
 
 # %%
 def trained_translator(name: str = "en-it") -> Path:
@@ -696,6 +716,7 @@ def trained_translator(name: str = "en-it") -> Path:
             fit(english_italian(), folder, 600, sizes, ENGLISH_ITALIAN)
             write_safely(stamp, fingerprint().encode())
     return folder
+
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # folder = trained_translator()
@@ -757,7 +778,7 @@ def trained_translator(name: str = "en-it") -> Path:
 # print("fewer than 5 sentences in 10 are right:", exact < 0.5)
 
 # %% [markdown]
-# A sentence is right only if *all* its tokens are. At 83 % a token, a sentence of eight has $0.83^8 = 23\,\%$. And the loss
+# A sentence is right only if *all* its tokens are. With 8 tokens in 10 right, a sentence of eight tokens has $0.8^8 = 17\,\%$. And the loss
 # cannot see what happens after a mistake: the model reads its own wrong word, is in a place where training never took it,
 # and stumbles again. So judge a translator by what it writes. A BLEU computed on teacher-forced output is not a BLEU.
 
