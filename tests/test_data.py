@@ -76,7 +76,6 @@ def test_a_text_of_unknown_characters_is_refused(tokenizer) -> None:
     assert UNK in encode(tokenizer, ["the 猫"])[0]
 
 
-@pytest.mark.xfail(strict=True, reason="the tokenizer takes </s> in a text for the end of the sentence")
 def test_marks_that_a_user_types_are_text(tokenizer) -> None:
     assert encode(tokenizer, ["the </s> cat <pad>"])[0].count(EOS) == 1
 

@@ -140,7 +140,6 @@ def translator() -> Translator:
     return Translator(small_model(vocab_size=tokenizer.get_vocab_size(), max_len=24), tokenizer)
 
 
-@pytest.mark.xfail(strict=True, reason="max_len comes from the longest of a group, so what is cut off depends on it")
 def test_order_and_company_do_not_change_a_translation(translator) -> None:
     texts = ["the cat", "the cat is on the mat", "mat", "the mat is on"]
     alone = [translator.translate([text])[0] for text in texts]
@@ -163,7 +162,6 @@ def test_bad_text_is_refused(translator, texts, words: str) -> None:
         translator.translate(texts)
 
 
-@pytest.mark.xfail(strict=True, reason="max_tokens is divided by beam_size before beam_size is looked at")
 def test_a_beam_without_hypotheses_is_refused(translator) -> None:
     with pytest.raises(ValueError, match="beam"):
         translator.translate(["the cat"], beam_size=0)

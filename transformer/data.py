@@ -194,6 +194,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
     Source: Sennrich et al. 2016.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.encode_special_tokens = True  # a </s> that somebody types is text
     spelling = [normalizers.NFC()] + [normalizers.Lowercase()] * lowercase
     tokenizer.normalizer = normalizers.Sequence(spelling)
     words = pre_tokenizers.Split(Regex(r"▁?\w+|▁?[^\w▁]+|▁"), behavior="isolated")
@@ -566,7 +567,9 @@ def read_pairs(src: str | Path, tgt: str | Path) -> list[tuple[str, str]]:
 
 
 # %%
-def text_files(train: Sequence[str], val: Sequence[str] | None = None, test: Sequence[str] | None = None) -> Corpus:
+def text_files(
+    train: Sequence[str | Path], val: Sequence[str | Path] | None = None, test: Sequence[str | Path] | None = None
+) -> Corpus:
     """Read a corpus of your own: for each split the path of the source and of the target.
 
     Without `val`, one pair in twenty, at most 1,000 and spread evenly, is taken out of `train` for validation.

@@ -174,8 +174,8 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Tensor, "b t d"],
         memory: Float[Tensor, "b k d"],
-        tgt_mask: Bool[Tensor, "#b #h #t #t"] | None = None,
-        src_mask: Bool[Tensor, "#b #h #t #k"] | None = None,
+        tgt_mask: Bool[Tensor, "... #t #t"] | None = None,
+        src_mask: Bool[Tensor, "... #t #k"] | None = None,
     ) -> Float[Tensor, "b t d"]:
         """Return `x` refined; `tgt_mask` is for looking back, `src_mask` for asking the source."""
         look_back, ask, think = self.residuals
@@ -203,8 +203,8 @@ class Decoder(nn.Module):
         self,
         x: Float[Tensor, "b t d"],
         memory: Float[Tensor, "b k d"],
-        tgt_mask: Bool[Tensor, "#b #h #t #t"] | None = None,
-        src_mask: Bool[Tensor, "#b #h #t #k"] | None = None,
+        tgt_mask: Bool[Tensor, "... #t #t"] | None = None,
+        src_mask: Bool[Tensor, "... #t #k"] | None = None,
     ) -> Float[Tensor, "b t d"]:
         """Return one vector for each target position, from which the next token can be told."""
         for layer in self.layers:

@@ -138,7 +138,7 @@ class EncoderLayer(nn.Module):
         self.residuals = nn.ModuleList(residual(d_model, dropout) for _ in range(2))
 
     def forward(
-        self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "#b #h #q #k"] | None = None
+        self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "... #q #k"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """Return `x` refined; `mask` says which positions may be looked at."""
         attend, think = self.residuals
@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         self.norm = residual.final(d_model)
 
     def forward(
-        self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "#b #h #q #k"] | None = None
+        self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "... #q #k"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """Return the memory: what the decoder will ask."""
         for layer in self.layers:

@@ -249,8 +249,8 @@ class FeedForward(nn.Module):
 # are right.
 #
 # To be fair to attention: in longer sentences its *weights* depend on the words, by a softmax, which is not linear. By that side
-# door it can learn this toy, and the norm's division is another. How far do they lead? Let 256 random words each have a *yes* or
-# a *no* to be learned by heart, with the norms in place:
+# door it can learn this toy, once other words are there. The norm's division is another door, open for a word alone. How far
+# does that one lead? With the norms in place, let 256 random words, each alone, have a *yes* or a *no* to be learned by heart:
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # from transformer.residual_norm import PostNorm
@@ -265,7 +265,7 @@ class FeedForward(nn.Module):
 #     print(f"feed-forward {think!s:5}  {right:.0%} right")
 
 # %% [markdown]
-# Half would be right by chance. Attention with its norm stays below 85 %; the same layer with 64 hidden features behind it knows
+# Half would be right by chance. After 300 steps attention with its norm is below 85 %; the same layer with 64 hidden features behind it knows
 # them all. Attention says *who listens to whom*. What follows from it is worked out here.
 
 # %% [markdown]

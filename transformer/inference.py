@@ -8,6 +8,7 @@ r"""
 """
 
 # %%
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -313,7 +314,7 @@ def generate(
         decoder, written = IncrementalDecoder(model, src), []
         ids = src.new_full((len(src),), config.bos_id)
         done = torch.zeros_like(ids, dtype=torch.bool)
-        for _ in range(max_len):
+        for _ in range(min(max_len, config.max_len)):
             ids = choose(only_words(decoder.step(ids), config)).masked_fill(done, config.pad_id)
             written.append(ids)
             done |= ids == config.eos_id
@@ -416,6 +417,7 @@ def beam_search(
         raise ValueError(f"beam_size must be at least 1, not {beam_size}")
     config, n = model.config, beam_size
     with decoding(model):
+        max_len = min(max_len, config.max_len)
         decoder, finished = IncrementalDecoder(model, src), Finished(src, max_len, length_penalty, config.pad_id)
         written = src.new_full((len(src), n, 1), config.bos_id)
         scores = torch.zeros(len(src), n, device=src.device).index_fill(
@@ -482,21 +484,29 @@ class Translator:
         for number, row in enumerate(rows, start=1):
             if len(row) > limit:
                 raise ValueError(f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it")
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
         found: dict[int, list[int]] = {}
         for group in tqdm(groups_by_length(rows, max_tokens // beam_size), "translating", disable=not progress):
             src = pad([rows[i] for i in group], self.model.config.pad_id).to(self.model.bias.device)
-            max_len = min(limit, 2 * src.shape[1] + 10)
-            ids, _ = beam_search(self.model, src, beam_size, length_penalty, max_len)
+            ids, _ = beam_search(self.model, src, beam_size, length_penalty, max_len=2 * bucket(src.shape[1]))
             found |= zip(group, ids.tolist(), strict=True)
         return decode(self.tokenizer, [found[i] for i in range(len(rows))])
 
 
 # %%
+def bucket(length: int) -> int:
+    """Return the length rounded up to a multiple of 16: a limit that does not depend on neighbours in a batch."""
+    return 16 * math.ceil(length / 16)
+
+
+# %%
 def groups_by_length(rows: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-    """Return the numbers of the rows in groups of like length, longest first, each of at most `max_tokens` places."""
+    """Return the numbers of the rows, longest first, in groups of one bucket and of at most `max_tokens` places."""
     groups: list[list[int]] = []
     for i in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
-        if not groups or len(rows[groups[-1][0]]) * (len(groups[-1]) + 1) > max_tokens:
+        longest = len(rows[groups[-1][0]]) if groups else 0
+        if bucket(longest) != bucket(len(rows[i])) or longest * (len(groups[-1]) + 1) > max_tokens:
             groups.append([])
         groups[-1].append(i)
     return groups
@@ -511,6 +521,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:
         raise ValueError(f"{path} is not a tokenizer ({error!s:.200})") from None
+    tokenizer.encode_special_tokens = True
     if tokenizer.get_vocab_size() != vocab_size:
         entries = tokenizer.get_vocab_size()
         raise ValueError(f"{path} has {entries} entries and the model {vocab_size}: they do not belong together")

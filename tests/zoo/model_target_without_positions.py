@@ -1,5 +1,6 @@
 """Positions are added to the source and forgotten on the target's side."""
 
+from transformer.decoder import causal_mask, padding_mask
 from transformer.model import Transformer
 
 CHECK = "check_model"
@@ -8,15 +9,6 @@ CAUGHT_BY = "target gets no positions"
 
 class wrong(Transformer):
     def states(self, tgt, memory, src):
-        positions, self.positions = self.positions, lambda x, start=0: x
-        try:
-            return super().states(tgt, memory, src)
-        finally:
-            self.positions = positions
-
-    def __setattr__(self, name, value):
-        if name == "positions" and "positions" in self.__dict__.get("_modules", {}):
-            self._modules.pop(name) if not hasattr(value, "table") else None
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
+        mask = causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, self.config.pad_id)
+        x = self.dropout(self.embedding(tgt))
+        return self.decoder(x, memory, mask, padding_mask(src, self.config.pad_id))
