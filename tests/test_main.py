@@ -92,7 +92,7 @@ def test_the_line_of_a_bad_sentence_is_named(model, capsys):
     ("options", "words"),
     [
         ("--d-model 16 --n-heads 3", "d_model=16 must be divisible by n_heads=3"),
-        ("--n-heads 0", "n_heads must be a whole number of at least 1"),
+        ("--n-heads 0", "n_heads must be a whole number from 1"),
         ("--dropout -0.1", "dropout must be at least 0"),
         ("--norm none", "norm must be one of post, pre"),
         ("--precision fp8", "precision must be auto, fp32 or bf16"),
@@ -148,6 +148,22 @@ def test_a_run_is_not_overwritten_unless_asked(model, files, capsys):
 def test_resuming_with_another_config_is_refused(model, files, capsys):
     options = [*SMALL, "--d-ff", "32", "--steps", "9"]
     assert "belongs to another config" in complaint(capsys, "train", *files, *options, "--out", model, "--resume")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(files, tmp_path, capsys):
+    train = ["train", *files, *SMALL, "--validate-every", "2", "--out", str(tmp_path)]
+    assert main([*train, "--steps", "4"]) == 0
+    before, last = checkpoints(tmp_path)
+    last.write_bytes(last.read_bytes()[:1000])
+    sentence = complaint(capsys, *train, "--steps", "6", "--resume")
+    assert last.name in sentence and f"--checkpoint {before}" in sentence
+    assert main([*train, "--steps", "6", "--checkpoint", str(before)]) == 0
+    assert json.loads((tmp_path / "history.json").read_text())[-1]["step"] == 6
+
+
+def test_a_folder_that_can_not_be_written_is_named(files, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert "could not write" in complaint(capsys, "train", *files, *SMALL, "--steps", "2", "--out", tmp_path / "file")
 
 
 def test_a_full_disk_keeps_the_last_good_files(files, tmp_path):

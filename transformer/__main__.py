@@ -16,7 +16,7 @@ import torch
 from transformer.data import Corpus, cache_dir, english_italian, multi30k, read_pairs, text_files
 from transformer.fast import tune_allocator
 from transformer.inference import Translator, moses_tokens, scores
-from transformer.model import Config
+from transformer.model import Config, read_tensors
 from transformer.training import ENGLISH_ITALIAN, ENGLISH_ITALIAN_SIZES, Recipe, checkpoints, fit
 
 PRESETS = {
@@ -197,7 +197,7 @@ def resume_from(folder: Path, options: argparse.Namespace) -> Path | None:
     if options.resume or options.checkpoint:
         if not found and not options.checkpoint:
             raise ValueError(f"there is no checkpoint in {folder} to resume from")
-        return options.checkpoint or found[-1]
+        return options.checkpoint or whole(found)
     if found and not options.overwrite:
         raise ValueError(
             f"{folder} holds a training run: go on with --resume, begin anew with --overwrite, or name another --out"
@@ -205,6 +205,16 @@ def resume_from(folder: Path, options: argparse.Namespace) -> Path | None:
     for path in found:
         path.unlink()
     return None
+
+
+def whole(found: Sequence[Path]) -> Path:
+    """Return the last checkpoint; ValueError that names the one before when it is damaged."""
+    try:
+        read_tensors(found[-1])
+    except ValueError as error:
+        before = f"; the one before is --checkpoint {found[-2]}" if found[1:] else ""
+        raise ValueError(f"{error}{before}") from None
+    return found[-1]
 
 
 @contextmanager

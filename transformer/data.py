@@ -649,7 +649,7 @@ def multi30k(src: str = "en", tgt: str = "de", folder: str | Path | None = None,
 
 
 # %% [markdown]
-# `multi30k("en", "de")` downloads 2 MB, once. It is not called here, so that the course runs without a network. Asked for a
+# `multi30k("en", "de")` downloads 1.3 MB, once. It is not called here, so that the course runs without a network. Asked for a
 # folder that has no such files, it says so:
 
 # %% tags=["active-ipynb"]

@@ -10,6 +10,7 @@ r"""
 # %%
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -467,7 +468,8 @@ def write_safely(path: Path, content: bytes) -> None:
     except OSError as error:
         raise OSError(f"could not write {path} ({error.strerror}); what was there before is untouched") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 # %%
