@@ -624,7 +624,7 @@ def multi30k_file(name: str, folder: str | Path | None = None) -> Path:
     where = cache_dir() / "multi30k" / Path(name).parent
     try:
         address = f"{MULTI30K}data/task1/{name}"
-        return Path(downloader().retrieve(address, sums[name], Path(name).name, where))
+        return Path(downloader().retrieve(address, sums[name], Path(name).name, where, progressbar=True))
     except OSError as error:
         raise OSError(
             f"could not download {name} of Multi30k ({error}); copy its files into a folder and name it by "
