@@ -16,7 +16,16 @@ from transformer.checks import (
     sources,
 )
 from transformer.data import train_tokenizer
-from transformer.inference import IncrementalDecoder, Translator, beam_search, greedy_search, sample, scores
+from transformer.inference import (
+    IncrementalDecoder,
+    Translator,
+    beam_search,
+    bucket,
+    greedy_search,
+    groups_by_length,
+    sample,
+    scores,
+)
 from transformer.model import save_model
 
 TEXTS = ["the cat is on the mat", "il gatto è sul tappeto"] * 3
@@ -212,3 +221,61 @@ def test_a_perfect_translation_has_100_points_and_a_wrong_one_none() -> None:
     text = ["the cat is on the mat"]
     assert scores(text, text)["BLEU"] == 100
     assert scores(["uno due tre quattro cinque"], text)["BLEU"] == 0
+
+
+def test_texts_are_grouped_by_length_within_one_limit() -> None:
+    rows = [[0] * length for length in (3, 20, 5, 16, 17, 4)]
+    assert groups_by_length(rows, 40) == [[1, 4], [3, 2], [5, 0]]
+    assert groups_by_length(rows, 32) == [[1], [4], [3, 2], [5, 0]]
+    assert [bucket(length) for length in (1, 15, 16, 17, 32, 33)] == [16, 16, 16, 32, 32, 48]
+
+
+def test_translate_hands_its_options_to_the_search(translator, monkeypatch) -> None:
+    seen = []
+
+    def search(model, src, beam_size, length_penalty, max_len):
+        seen.append((tuple(src.shape), beam_size, length_penalty, max_len))
+        return src, None
+
+    monkeypatch.setattr("transformer.inference.beam_search", search)
+    translator.translate(["the cat", "the cat"], beam_size=3, length_penalty=0.6)
+    translator.translate(["the cat", "the cat"], max_tokens=10, beam_size=2)
+    width = seen[0][0][1]
+    assert seen[0] == ((2, width), 3, 0.6, 32)
+    assert seen[1:] == [((1, width), 2, 1.0, 32)] * 2
+
+
+def test_progress_is_shown_when_asked_for(translator, capsys) -> None:
+    translator.translate(["the cat"])
+    assert capsys.readouterr().err == ""
+    translator.translate(["the cat"], progress=True)
+    assert "translating" in capsys.readouterr().err
+
+
+def test_a_text_as_long_as_max_len_is_translated(translator) -> None:
+    limit = translator.model.config.max_len
+    length = len(translator.tokenizer.encode("the").ids)
+    words = (limit - 1) // length
+    assert len(translator.translate([" ".join(["the"] * words)], beam_size=1)) == 1
+    with pytest.raises(ValueError, match=rf"^text 2 has \d+ tokens, the model's max_len is {limit}: split it$"):
+        translator.translate(["the", " ".join(["the"] * (limit + 1))])
+
+
+def test_a_low_temperature_is_almost_greedy_and_top_k_rules_out_the_rest(model, src) -> None:
+    greedy = greedy_search(model, src, max_len=6)
+    assert torch.equal(sample(model, src, temperature=1e-4, max_len=6), greedy)
+    drawn = sample(model, src, temperature=1e4, top_k=2, max_len=6)
+    before = torch.cat([torch.full_like(drawn[:, :1], model.config.bos_id), drawn[:, :-1]], dim=1)
+    with torch.no_grad():
+        logits = model(src, before)
+    logits[..., [model.config.pad_id, model.config.bos_id]] = -torch.inf
+    best = logits.topk(2).indices
+    real = (drawn == model.config.eos_id).cumsum(1) - (drawn == model.config.eos_id).long() == 0
+    assert (best == drawn.unsqueeze(-1)).any(-1)[real].all()
+    assert not torch.equal(drawn, greedy)
+
+
+def test_scores_are_rounded_to_two_digits() -> None:
+    found = scores(["the cat sat on a mat today"], ["the cat sat on the mat today"])
+    assert 0 < found["BLEU"] < 100
+    assert found["BLEU"] == round(found["BLEU"], 2) != round(found["BLEU"], 1)

@@ -141,3 +141,35 @@ def test_it_says_the_same_on_a_gpu() -> None:
     model = small_model()
     want = model(src, tgt)
     torch.testing.assert_close(model.cuda()(src.cuda(), tgt.cuda()).cpu(), want, atol=1e-3, rtol=1e-3)
+
+
+def test_the_presets_are_table_3_and_take_changes() -> None:
+    base = Config(37_000, d_model=512, n_heads=8, n_layers=6, d_ff=2048, dropout=0.1)
+    big = Config(37_000, d_model=1024, n_heads=16, n_layers=6, d_ff=4096, dropout=0.3)
+    tiny = Config(100, d_model=128, n_heads=4, n_layers=4, d_ff=256, dropout=0.3)
+    assert (Config.base(), Config.big(), Config.tiny(100)) == (base, big, tiny)
+    assert Config.base(100, norm="pre") == Config(100, norm="pre")
+    assert Config.big(100, dropout=0.2).vocab_size == 100
+    assert Config.big(100, dropout=0.2).dropout == 0.2
+
+
+@pytest.mark.parametrize(("saved", "asked", "words"), [(1, 2, "is missing, wanted ("), (2, 1, "wanted no such tensor")])
+def test_what_is_missing_or_left_over_is_named(tmp_path, saved: int, asked: int, words: str) -> None:
+    sizes = dict(d_model=8, n_heads=2, d_ff=8, max_len=8)
+    save_model(Transformer(Config(10, n_layers=saved, **sizes)), tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"n_layers": asked}))
+    with pytest.raises(ValueError, match="belong to another config") as error:
+        load_model(tmp_path)
+    assert words in str(error.value)
+
+
+def test_sublayers_start_as_small_as_pytorchs() -> None:
+    torch.manual_seed(0)
+    ours = Transformer(Config.base(100, n_layers=1)).encoder.layers[0]
+    theirs = torch.nn.TransformerEncoderLayer(512, 8, 2048)
+    attention = ours.self_attention
+    for linear in (attention.w_q, attention.w_k, attention.w_v):
+        assert abs(linear.weight.std() / theirs.self_attn.in_proj_weight.std() - 1) < 0.02
+    assert abs(ours.feed_forward.w_1.weight.std() / theirs.linear1.weight.std() - 1) < 0.02
+    assert abs(ours.feed_forward.w_2.weight.std() / theirs.linear2.weight.std() - 1) < 0.02

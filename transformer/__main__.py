@@ -19,15 +19,16 @@ from transformer.inference import Translator, moses_tokens, scores
 from transformer.model import Config, read_tensors
 from transformer.training import ENGLISH_ITALIAN, ENGLISH_ITALIAN_SIZES, Recipe, checkpoints, fit
 
+CAPTIONS = Recipe(minutes=30, max_tokens=2048, warmup=800)
 PRESETS = {
     "en-it": (600, ENGLISH_ITALIAN_SIZES, ENGLISH_ITALIAN),
-    "multi30k": (10_000, {}, Recipe(minutes=30)),
-    "files": (10_000, {}, Recipe(minutes=30)),
+    "multi30k": (10_000, {}, CAPTIONS),
+    "files": (10_000, {}, CAPTIONS),
 }
 EPILOG = (
     "The defaults above are those of multi30k and files; en-it, the embedded corpus, has a quicker preset of its own."
 )
-PRESET_DEFAULTS = asdict(Recipe()) | asdict(Config.tiny(10_000))
+PRESET_DEFAULTS = asdict(CAPTIONS) | asdict(Config.tiny(10_000))
 
 
 def parser() -> argparse.ArgumentParser:
