@@ -163,13 +163,18 @@ def chosen(options: argparse.Namespace, names: Sequence[str]) -> dict:
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
-def run_train(options: argparse.Namespace) -> None:
-    """Train a translator and leave it in a folder."""
-    vocab_size, sizes, recipe = PRESETS[options.corpus]
+def changed(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """Return the preset with the options that were given; a limit in steps or minutes replaces the preset's."""
     limits = chosen(options, ("minutes", "steps"))
     if limits:
         recipe = replace(recipe, **{"steps": 10**9, "minutes": math.inf} | limits)
-    recipe = replace(recipe, **chosen(options, [field.name for field in fields(Recipe) if field.name not in limits]))
+    return replace(recipe, **chosen(options, [field.name for field in fields(Recipe) if field.name not in limits]))
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Train a translator and leave it in a folder."""
+    vocab_size, sizes, recipe = PRESETS[options.corpus]
+    recipe = changed(recipe, options)
     sizes = sizes | chosen(options, [field.name for field in fields(Config) if field.name != "vocab_size"])
     Config.tiny(vocab_size, **sizes)
     corpus = read_corpus(options)

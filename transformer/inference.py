@@ -415,14 +415,12 @@ def beam_search(
     """
     if beam_size < 1:
         raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-    config, n = model.config, beam_size
+    config, n, max_len = model.config, beam_size, min(max_len, model.config.max_len)
     with decoding(model):
-        max_len = min(max_len, config.max_len)
         decoder, finished = IncrementalDecoder(model, src), Finished(src, max_len, length_penalty, config.pad_id)
         written = src.new_full((len(src), n, 1), config.bos_id)
-        scores = torch.zeros(len(src), n, device=src.device).index_fill(
-            1, torch.arange(1, n, device=src.device), -torch.inf
-        )
+        scores = torch.zeros(len(src), n, device=src.device)
+        scores[:, 1:] = -torch.inf
         for t in range(1, max_len + 1):
             log_probs = only_words(decoder.step(rearrange(written[..., -1], "b n -> (b n)")).log_softmax(-1), config)
             total = rearrange(scores, "b n -> b n 1") + rearrange(log_probs, "(b n) v -> b n v", n=n).float()

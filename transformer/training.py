@@ -685,9 +685,7 @@ def fit(
 
 # %%
 ENGLISH_ITALIAN_SIZES = {"n_layers": 2, "dropout": 0.1}
-ENGLISH_ITALIAN = Recipe(
-    steps=700, warmup=200, peak_rate=3e-3, smoothing=0.0, averaging=0.99, validate_every=100
-)
+ENGLISH_ITALIAN = Recipe(steps=700, warmup=200, peak_rate=3e-3, smoothing=0.0, averaging=0.99, validate_every=100)
 
 # %% [markdown]
 # Training takes a few minutes on a laptop, so it is done once. The result stays in a folder with a **fingerprint** of the
