@@ -11,7 +11,7 @@ INSTALLED := .venv/.installed
 
 PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=transformer,beartype.beartype
 NBVAL := $(RUN) -m pytest -q --nbval --nbval-current-env notebooks --nbval-sanitize-with notebooks/nbval_sanitize.cfg
-TRAIN := $(RUN) -c "from transformer.training import trained_translator; trained_translator()"
+TRAIN := $(RUN) -c "from transformer import fast, training; fast.tune_allocator(); training.trained_translator()"
 SOURCES = $(wildcard transformer tests figures benchmarks notebooks)
 
 # The form that exists of each pair in pyproject.toml: the notebook, else the module.

@@ -103,8 +103,10 @@ def timed(label: str) -> Iterator[None]:
 
 def train() -> None:
     """Train the translator that chapters 11 and 12 use, unless it was trained before."""
+    from transformer.fast import tune_allocator
     from transformer.training import trained_translator
 
+    tune_allocator()
     with timed("     the English→Italian translator"):
         trained_translator()
 
