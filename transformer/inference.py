@@ -389,13 +389,13 @@ class Finished:
 def best_extensions(
     written: Int[Tensor, "b n t"], total: Float[Tensor, "b n v"], count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the `count` best of all n · v one-token extensions: log-probabilities, ids, and which hypothesis each extends."""
-    v = total.shape[-1]
-    flat = rearrange(total, "b n v -> b (n v)")
-    top, index = flat.topk(min(count, flat.shape[-1]))
+    """Return the `count` best of all n · v one-token extensions: log-probabilities, ids, and the row that each extends."""
+    n, v = total.shape[1:]
+    top, index = rearrange(total, "b n v -> b (n v)").topk(min(count, n * v))
     parents, tokens = index // v, index % v
     prefixes = written.gather(1, repeat(parents, "b n -> b n t", t=written.shape[-1]))
-    return top, torch.cat([prefixes, tokens.unsqueeze(-1)], dim=-1), parents
+    rows = parents + n * torch.arange(len(total), device=total.device).unsqueeze(-1)
+    return top, torch.cat([prefixes, tokens.unsqueeze(-1)], dim=-1), rows
 
 
 # %% [markdown]
@@ -419,20 +419,18 @@ def beam_search(
     with decoding(model):
         decoder, finished = IncrementalDecoder(model, src), Finished(src, max_len, length_penalty, config.pad_id)
         written = src.new_full((len(src), n, 1), config.bos_id)
-        scores = torch.zeros(len(src), n, device=src.device)
-        scores[:, 1:] = -torch.inf
+        scores = torch.tensor([0.0] + [-torch.inf] * (n - 1), device=src.device).expand(len(src), n)
         for t in range(1, max_len + 1):
             log_probs = only_words(decoder.step(rearrange(written[..., -1], "b n -> (b n)")).log_softmax(-1), config)
             total = rearrange(scores, "b n -> b n 1") + rearrange(log_probs, "(b n) v -> b n v", n=n).float()
-            top, written, parents = best_extensions(written, total, 2 * n)
+            top, written, rows = best_extensions(written, total, 2 * n)
             ended = (written[..., -1] == config.eos_id) | (t == max_len)
             finished.add(written[:, :n, 1:], top[:, :n], ended[:, :n], n)
             if (finished.count >= n).all():
                 break
             scores, alive = top.masked_fill(ended, -torch.inf).topk(n)
             written = written.gather(1, repeat(alive, "b n -> b n t", t=t + 1))
-            first = n * torch.arange(len(src), device=src.device)
-            decoder.select(rearrange(parents.gather(1, alive) + first.unsqueeze(-1), "b n -> (b n)"))
+            decoder.select(rearrange(rows.gather(1, alive), "b n -> (b n)"))
         longest = int((finished.ids != config.pad_id).sum(-1).max())
         return finished.ids[:, :longest], finished.log_probs
 

@@ -511,8 +511,8 @@ def record(trainer: Trainer, val: Sequence[Batch], losses: list[float], progress
 def progress_bar(recipe: Recipe) -> tqdm:
     """Return a bar that fills with steps, or with seconds when the recipe gives minutes."""
     if math.isfinite(recipe.minutes):
-        return tqdm(total=round(60 * recipe.minutes), unit="s", desc="training", bar_format=BAR)
-    return tqdm(total=recipe.steps, unit="step", desc="training", bar_format=BAR)
+        return tqdm(total=round(60 * recipe.minutes), unit="s", desc="training", bar_format=BAR, mininterval=0.5)
+    return tqdm(total=recipe.steps, unit="step", desc="training", bar_format=BAR, mininterval=0.5)
 
 
 BAR = "{desc} {percentage:3.0f}% {bar:20} {elapsed}<{remaining} {postfix}"
