@@ -19,7 +19,7 @@ from transformer.inference import Translator, moses_tokens, scores
 from transformer.model import Config, read_tensors
 from transformer.training import ENGLISH_ITALIAN, ENGLISH_ITALIAN_SIZES, Recipe, checkpoints, fit
 
-CAPTIONS = Recipe(minutes=30, max_tokens=2048, warmup=800)
+CAPTIONS = Recipe(minutes=30.0, max_tokens=2048, warmup=800)
 PRESETS = {
     "en-it": (600, ENGLISH_ITALIAN_SIZES, ENGLISH_ITALIAN),
     "multi30k": (10_000, {}, CAPTIONS),

@@ -1228,7 +1228,7 @@ def trainer_validates(trainer, batch: Batch, device: torch.device | str) -> None
 # --- 12: inference ---------------------------------------------------------------------------------------------------
 
 
-LIVELY, TREES = (47, 30), (34, 4)  # seeds whose models say various things of various lengths
+LIVELY, TREES = (0, 30), (34, 4)  # seeds whose models say various things of various lengths
 
 
 def decoding_model(device: torch.device | str, vocab_size: int = 9, seed: int = LIVELY[0]) -> Transformer:
