@@ -795,7 +795,7 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # |---|---|---|
 # | beam of 4 (section 6.1) | 5 by default, free | a habit of the field |
 # | length penalty $\alpha = 0.6$, by $((5 + t)/6)^\alpha$ (section 6.1; Wu et al. 2016) | $t^\alpha$ with $\alpha = 1$: the mean log-probability a token | simpler |
-# | output up to 50 tokens longer than the input (section 6.1) | twice the input and 10 more | captions are short |
+# | output up to 50 tokens longer than the input (section 6.1) | twice the input, rounded up to 16 | captions are short |
 # | says nothing of a cache | keys and values kept | the same output for a fraction of the work |
 # | checkpoint averaging (section 6.1) | averaged in training (chapter 11) | nothing left to do here |
 

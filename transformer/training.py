@@ -688,7 +688,7 @@ ENGLISH_ITALIAN_SIZES = {"n_layers": 2, "dropout": 0.1}
 ENGLISH_ITALIAN = Recipe(steps=700, warmup=200, peak_rate=3e-3, smoothing=0.0, averaging=0.99, validate_every=100)
 
 # %% [markdown]
-# Training takes a few minutes on a laptop, so it is done once. The result stays in a folder with a **fingerprint** of the
+# Training takes two minutes on two cores, so it is done once. The result stays in a folder with a **fingerprint** of the
 # code that made it. Change that code, and the next call trains again: the translator is always the one that these chapters
 # describe.
 
@@ -743,12 +743,12 @@ def trained_translator(name: str = "en-it") -> Path:
 # %% [markdown]
 # ### Why a low loss is not yet good output
 #
-# Stop a run early, after 100 steps. In every place the model is given the right words before it, and in most places it
+# Stop a run early, after 150 steps. In every place the model is given the right words before it, and in most places it
 # then says the right next one:
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # torch.manual_seed(0)
-# recipe = Recipe(steps=100, max_tokens=1024, warmup=50, averaging=0.9, validate_every=50, precision="fp32")
+# recipe = Recipe(steps=150, max_tokens=1024, warmup=50, averaging=0.9, validate_every=50, precision="fp32")
 # early = Trainer(Transformer(Config.tiny(600, n_layers=1, dropout=0.0)), recipe)
 # train(early, pairs, val_pairs, mkdtemp());
 
@@ -812,7 +812,7 @@ def trained_translator(name: str = "en-it") -> Path:
 # | the rate's peak follows from width and warm-up (equation 3) | the peak is free | small models on small data learn faster with a higher one |
 # | smoothing 0.1 over the vocabulary (section 5.4) | the padding word gets no share; 0 for English→Italian | it is never right; one right answer needs no hedge |
 # | mean of the last 5 or 20 checkpoints (section 6.1) | a running mean of the weights, and the best on validation | the same effect, at every moment |
-# | 25,000 source and as many target tokens a batch (section 5.1) | 4,096 places on either side | 29,000 captions are not 4.5 million pairs |
+# | 25,000 source and as many target tokens a batch (section 5.1) | 2,048 or 4,096 places on either side | 29,000 captions are not 4.5 million pairs |
 # | 8 GPUs for 12 hours (base, section 5.2) | two cores for minutes | a course |
 
 # %% [markdown]
