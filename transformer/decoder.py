@@ -33,6 +33,7 @@ from transformer.residual_norm import PostNorm
 # from transformer.positional_encoding import PositionalEncoding
 #
 # torch.set_printoptions(precision=2, sci_mode=False)
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
 #
 #
 # def loss_at_each_position(mask):
