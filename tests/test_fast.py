@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from transformer.checks import SRC, TGT, small_model
-from transformer.fast import CheapDropout, chunked_loss, has_fast_bfloat16, speed_up
+from transformer.checks import LIVELY, SRC, TGT, check_incremental, decoding_model, small_model, sources
+from transformer.fast import CheapDropout, PackedDecoder, chunked_loss, has_fast_bfloat16, speed_up, top_k
+from transformer.inference import IncrementalDecoder, beam_search, greedy_search, sample, spread
 from transformer.training import label_smoothed_loss
 
 
@@ -75,6 +76,81 @@ def test_speed_up_changes_nothing_in_eval_mode() -> None:
     torch.testing.assert_close(speed_up(model).eval()(src, tgt), before)
     assert list(model.state_dict()) == names, "and a checkpoint fits as before"
     assert not any(isinstance(module, torch.nn.Dropout) for module in model.modules())
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def test_the_packed_decoder_passes_the_check_of_the_plain_one() -> None:
+    check_incremental(lambda model, src: PackedDecoder(model)(model, src))
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("seed", LIVELY)
+def test_searches_find_the_same_with_the_packed_decoder(norm: str, seed: int) -> None:
+    model, src = decoding_model("cpu", seed=seed, norm=norm), torch.cat([sources(9, "cpu")] * 3)
+    packed = PackedDecoder(model)
+    assert greedy_search(model, src, 12, packed).equal(greedy_search(model, src, 12))
+    for width in (1, 2, 5):
+        ids, log_probs = beam_search(model, src, width, 1.0, 12, packed)
+        want_ids, want = beam_search(model, src, width, 1.0, 12)
+        assert ids.equal(want_ids)
+        torch.testing.assert_close(log_probs, want)
+    draw = [
+        sample(model, src, max_len=9, generator=torch.Generator().manual_seed(0), decoder=d)
+        for d in (packed, IncrementalDecoder)
+    ]
+    assert draw[0].equal(draw[1])
+
+
+def test_there_is_room_for_more_positions_than_were_made_beforehand() -> None:
+    model, src = small_model(max_len=80), sources(9, "cpu")
+    tgt = torch.randint(3, 9, (len(src), 70))
+    with torch.no_grad():
+        decoder = PackedDecoder(model)(model, src)
+        steps = torch.stack([decoder.step(tgt[:, t]) for t in range(70)], dim=1)
+        torch.testing.assert_close(steps, model(src, tgt), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [PackedDecoder, lambda model: IncrementalDecoder])
+def test_sentences_that_leave_do_not_disturb_the_others(make) -> None:
+    model, src = decoding_model("cpu"), sources(9, "cpu")
+    ids = torch.randint(3, 9, (len(src), 2, 3))
+    stay = torch.tensor([3, 1])
+    with torch.no_grad():
+        all_of_them, some = (make(model)(model, src) for _ in range(2))
+        for decoder in (all_of_them, some):
+            decoder.step(ids[..., 0].flatten())
+            decoder.select(torch.arange(2 * len(src)).view(-1, 2).flip(1).flatten())
+        some.keep(stay)
+        want = all_of_them.step(ids[..., 1].flatten()).view(len(src), 2, -1)[stay]
+        torch.testing.assert_close(some.step(ids[stay, :, 1].flatten()).view(2, 2, -1), want)
+
+
+def test_packed_weights_serve_their_own_model_alone() -> None:
+    with pytest.raises(ValueError, match="packed for another model"):
+        greedy_search(small_model(), sources(9, "cpu"), decoder=PackedDecoder(small_model()))
+
+
+@pytest.mark.parametrize("v", [600, 10_000, 997, 130])
+@pytest.mark.parametrize("k", [1, 4, 10])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_top_k_finds_the_largest(rows: int, k: int, v: int) -> None:
+    x = torch.randn(rows, v)
+    x[:, 5:9] = 4 + torch.randn(rows, 4)  # several in one block
+    found, want = top_k(x, k), x.topk(k)
+    assert found.values.equal(want.values)
+    assert found.indices.equal(want.indices)
+
+
+def test_work_that_is_spread_comes_back_in_order_and_leaves_the_threads_as_they_were() -> None:
+    threads = torch.get_num_threads()
+    assert list(spread(lambda i: (i, torch.get_num_threads()), range(9), 3)) == [(i, 1) for i in range(9)]
+    assert list(spread(lambda i: i, range(3), 1)) == [0, 1, 2]
+    assert list(spread(lambda i: i, [], 2)) == []
+    with pytest.raises(ZeroDivisionError):
+        list(spread(lambda i: 1 // i, [1, 0, 1], 2))
+    assert torch.get_num_threads() == threads
 
 
 def test_whether_bfloat16_pays_is_a_yes_or_a_no() -> None:

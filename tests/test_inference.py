@@ -233,7 +233,7 @@ def test_texts_are_grouped_by_length_within_one_limit() -> None:
 def test_translate_hands_its_options_to_the_search(translator, monkeypatch) -> None:
     seen = []
 
-    def search(model, src, beam_size, length_penalty, max_len):
+    def search(model, src, beam_size, length_penalty, max_len, decoder):
         seen.append((tuple(src.shape), beam_size, length_penalty, max_len))
         return src, None
 

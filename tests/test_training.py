@@ -2,6 +2,9 @@
 
 import json
 import math
+from itertools import islice
+from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer.checks import small_model
-from transformer.data import Corpus, batches_by_length, collate
+from transformer.data import Corpus, batches_by_length, collate, epoch, to_ids
 from transformer.inference import Translator, greedy_search
 from transformer.model import load_model
 from transformer.training import (
@@ -17,11 +20,14 @@ from transformer.training import (
     Recipe,
     Trainer,
     checkpoints,
+    endless,
     fit,
     label_smoothed_loss,
     learning_rate,
     load_checkpoint,
+    progress_bar,
     save_checkpoint,
+    show,
     train,
 )
 
@@ -62,6 +68,11 @@ def test_more_padding_does_not_change_the_loss() -> None:
     logits, labels = torch.randn(2, 5, 7), torch.randint(1, 7, (2, 5))
     padded = torch.cat([logits, torch.randn(2, 3, 7)], 1), torch.cat([labels, torch.zeros(2, 3, dtype=torch.int64)], 1)
     torch.testing.assert_close(label_smoothed_loss(*padded, 0), label_smoothed_loss(logits, labels, 0))
+
+
+def test_a_tenth_is_smoothed_when_nothing_is_said() -> None:
+    logits, labels = torch.randn(2, 5, 7), torch.randint(1, 7, (2, 5))
+    torch.testing.assert_close(label_smoothed_loss(logits, labels, 0), label_smoothed_loss(logits, labels, 0, 0.1))
 
 
 @few
@@ -158,6 +169,54 @@ def test_a_loss_of_nan_stops_and_names_the_step_and_the_last_checkpoint_stays(tm
     assert all(p.isfinite().all() for p in load_model(tmp_path).parameters())
 
 
+def test_epoch_follows_epoch_each_in_its_own_order() -> None:
+    pairs, recipe = make_pairs(12), Recipe(**SHORT | dict(seed=5))
+    want = [batch.src.tolist() for seed in (5, 6, 7) for batch in epoch(pairs, 40, seed)]
+    size = len(want) // 3
+    progress = Progress()
+    assert [batch.src.tolist() for batch in islice(endless(pairs, recipe, progress), 3 * size)] == want
+    assert (progress.epoch, progress.batch) == (2, size)
+    rest = islice(endless(pairs, recipe, Progress(epoch=1, batch=2)), 2 * size - 2)
+    assert [batch.src.tolist() for batch in rest] == want[size + 2 :]
+
+
+def test_the_curve_says_what_happened(tmp_path, monkeypatch) -> None:
+    trainer, losses = make_trainer(steps=8, validate_every=3), []
+    step = trainer.step
+    monkeypatch.setattr(trainer, "step", lambda batch: losses.append(step(batch)) or losses[-1])
+    history = run(tmp_path, trainer)
+    size = sum(1 for _ in epoch(make_pairs(40), 40, 0))
+    assert [row["step"] for row in history] == [3, 6, 8]
+    assert [row["epoch"] for row in history] == [(n - 1) // size for n in (3, 6, 8)]
+    assert [row["learning_rate"] for row in history] == [learning_rate(n, 4, 1e-2) for n in (3, 6, 8)]
+    means = [mean(losses[:3]), mean(losses[3:6]), mean(losses[6:])]
+    assert [row["train_loss"] for row in history] == pytest.approx(means)
+    assert history[-1]["val_loss"] == trainer.validate([collate(make_pairs(5, 1))])
+
+
+@pytest.mark.parametrize(
+    ("limit", "steps", "seconds", "share"),
+    [({"steps": 40}, 10, 77.0, 25), ({"minutes": 2.0}, 77, 30.0, 25), ({"steps": 40}, 50, 77.0, 100)],
+    ids=["steps", "minutes", "over"],
+)
+def test_the_bar_fills_with_steps_or_with_the_minutes(limit: dict, steps: int, seconds: float, share: int) -> None:
+    trainer, curve = make_trainer(**limit), [{"val_loss": 9.0}, {"val_loss": 1.23456}]
+    with progress_bar(trainer.recipe) as bar:
+        show(bar, trainer, Progress())
+        assert str(bar).startswith("training   0%") and "validation" not in str(bar)
+        for part in (0.5, 1):
+            trainer.steps = int(part * steps)
+            show(bar, trainer, Progress(seconds=part * seconds, history=curve))
+        assert str(bar).startswith(f"training {share:3}%")
+        assert str(bar).endswith(f"step {steps}, validation loss 1.235")
+
+
+def test_training_shows_how_far_it_is(tmp_path, capsys) -> None:
+    trainer = make_trainer(steps=3)
+    loss = run(tmp_path, trainer)[-1]["val_loss"]
+    assert capsys.readouterr().err.rstrip().endswith(f"step 3, validation loss {loss:.3f}")
+
+
 # --- stopping and going on -------------------------------------------------------------------------------------------
 
 
@@ -175,6 +234,9 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_pa
     history = run(tmp_path / "whole", whole)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", first, stop_at)
+    with torch.no_grad():  # a run that started afresh would end at other weights
+        for parameter in [*second.model.parameters(), *second.average.parameters()]:
+            parameter.zero_()
     again = run(tmp_path / "parts", second, resume=checkpoints(tmp_path / "parts")[-1])
     assert all(a.equal(b) for a, b in zip(weights(whole), weights(second), strict=True))
     assert again[-1]["val_loss"] == history[-1]["val_loss"]
@@ -198,6 +260,16 @@ def test_two_checkpoints_the_best_model_and_the_curve_are_kept(tmp_path) -> None
 def test_a_run_ends_with_its_minutes(tmp_path) -> None:
     trainer = make_trainer(minutes=1e-9)
     assert [row["step"] for row in run(tmp_path, trainer)] == [1]
+
+
+def test_seconds_go_on_counting_in_a_resumed_run(tmp_path, monkeypatch) -> None:
+    clock = SimpleNamespace(perf_counter=lambda: 1000 + 3.75 * trainer.steps)  # every step takes as long
+    monkeypatch.setattr("transformer.training.time", clock)
+    trainer = make_trainer(minutes=1.0, validate_every=5)
+    history = run(tmp_path, trainer)
+    assert [(row["step"], row["seconds"]) for row in history] == [(5, 18.8), (10, 37.5), (15, 56.2), (16, 60.0)]
+    path, trainer = checkpoints(tmp_path)[-1], make_trainer(minutes=1.5, validate_every=100)
+    assert [(row["step"], row["seconds"]) for row in run(tmp_path, trainer, resume=path)[4:]] == [(24, 90.0)]
 
 
 @pytest.fixture
@@ -241,5 +313,18 @@ def test_fit_leaves_a_translator(tmp_path) -> None:
 
 def test_a_sentence_over_the_maximum_length_is_refused_before_training(tmp_path) -> None:
     corpus = Corpus("mine", [("the cat", "il gatto"), ("x " * 20, "y")], [("cat", "gatto")])
-    with pytest.raises(ValueError, match=r"the longest sentence of mine has .* tokens, max_len is 12"):
-        fit(corpus, tmp_path, 40, sizes, Recipe(**SHORT))
+    longest = max(len(row) for pair in to_ids(corpus.tokenizer(40), corpus.train) for row in pair)
+
+    def just(max_len: int):
+        return lambda vocab_size: small_model(vocab_size=vocab_size, max_len=max_len).config
+
+    with pytest.raises(ValueError, match=rf"longest sentence of mine has {longest} tokens, max_len is {longest - 1}$"):
+        fit(corpus, tmp_path, 40, just(longest - 1), Recipe(**SHORT))
+    assert len(fit(corpus, tmp_path, 40, just(longest), Recipe(**SHORT | dict(steps=1)))) == 1
+
+
+def test_fit_hands_its_options_to_train(tmp_path) -> None:
+    corpus = Corpus("x", [("the cat", "il gatto")] * 4, [("cat", "gatto")])
+    with pytest.raises(KeyboardInterrupt):
+        fit(corpus, tmp_path, 40, sizes, Recipe(**SHORT | dict(steps=3)), should_stop=lambda: True)
+    assert [path.stem for path in checkpoints(tmp_path)] == ["checkpoint-00000001"]

@@ -1231,15 +1231,17 @@ def trainer_validates(trainer, batch: Batch, device: torch.device | str) -> None
 LIVELY, TREES = (0, 30), (34, 4)  # seeds whose models say various things of various lengths
 
 
-def decoding_model(device: torch.device | str, vocab_size: int = 9, seed: int = LIVELY[0]) -> Transformer:
+def decoding_model(
+    device: torch.device | str, vocab_size: int = 9, seed: int = LIVELY[0], norm: str = "post"
+) -> Transformer:
     """Return a model for search that says various things of various lengths, and has dropout to be switched off."""
     torch.default_generator.manual_seed(seed)
-    model = small_model(vocab_size=vocab_size, dropout=0.5, max_len=24)
+    model = small_model(vocab_size=vocab_size, dropout=0.5, max_len=24, norm=norm)
     last, some = model.decoder.layers[-1], torch.randint(3, vocab_size, (2, 50, 6))
     with torch.no_grad():
         model.positions.table.mul_(2)
         last.feed_forward.w_2.weight.mul_(8)
-        last.residuals[-1].norm.gain.normal_(std=2)
+        (last.residuals[-1].norm if norm == "post" else model.decoder.norm).gain.normal_(std=2)
         model.bias.sub_(model(*some).mean((0, 1)))
         model.bias[model.config.eos_id] += 0.3
     return model.to(device)
@@ -1441,9 +1443,9 @@ def draws_by_probability(frequencies: Tensor, logits: Tensor, temperature: float
     agree(frequencies, (kept / temperature).softmax(-1), where, suspects, tolerance=0.04)
 
 
-@check("equal to the whole model at every step, hypotheses change places, nothing computed twice")
-def check_incremental(decoder_class: type, *, device: torch.device | str = "cpu") -> None:
-    """Check a class made by cls(model, src) with step(ids: rows) giving logits, and select(rows)."""
+@check("equal to the whole model at every step, hypotheses change places, sentences leave, nothing computed twice")
+def check_incremental(decoder_class: Callable, *, device: torch.device | str = "cpu") -> None:
+    """Check a class made by cls(model, src) with step(ids: rows) giving logits, select(rows) and keep(sentences)."""
     model = small_model(device=device, norm="pre")
     src, tgt = torch.tensor(SRC, device=device), torch.randint(3, 11, (2, 6)).to(device)
     with torch.no_grad():
@@ -1453,6 +1455,8 @@ def check_incremental(decoder_class: type, *, device: torch.device | str = "cpu"
             agree(got, want[:, t], f"step {t} of 6, logits", position_suspects(model, src, tgt[:, : t + 1]), 2e-5)
         hypotheses_change_places(decoder_class, model, src)
         nothing_twice(decoder_class, model, src, tgt)
+        for stay in (0, 1):
+            sentences_leave(decoder_class, model, src, stay)
 
 
 def position_suspects(model: Transformer, src: Tensor, tgt: Tensor) -> Suspects:
@@ -1473,7 +1477,7 @@ def position_suspects(model: Transformer, src: Tensor, tgt: Tensor) -> Suspects:
     }
 
 
-def hypotheses_change_places(decoder_class: type, model: Transformer, src: Tensor) -> None:
+def hypotheses_change_places(decoder_class: Callable, model: Transformer, src: Tensor) -> None:
     """Expect select to take what was remembered along, with three hypotheses for each sentence."""
     decoder, rows = call(decoder_class, model, src), torch.tensor([2, 0, 0, 4, 3, 4], device=src.device)
     tgt = torch.tensor([[1, 3], [1, 4], [1, 5], [1, 6], [1, 7], [1, 8]], device=src.device)
@@ -1494,7 +1498,27 @@ def hypotheses_change_places(decoder_class: type, model: Transformer, src: Tenso
     )
 
 
-def nothing_twice(decoder_class: type, model: Transformer, src: Tensor, tgt: Tensor) -> None:
+def sentences_leave(decoder_class: Callable, model: Transformer, src: Tensor, stay: int) -> None:
+    """Expect keep to let the other sentences go, with all that belongs to them: keys, values and mask."""
+    tgt = torch.tensor([[1, 3, 5], [1, 4, 6], [1, 7, 9], [1, 8, 10]], device=src.device)
+    decoder, kept = call(decoder_class, model, src), tgt[2 * stay : 2 * stay + 2]
+    for t in range(2):
+        call(decoder.step, tgt[:, t])
+    call(decoder.keep, torch.tensor([stay], device=src.device))
+    real = torch.stack([src[stay], src[stay], src[1 - stay]]) != 0  # the third step gets the other sentence's mask
+
+    def masked_by_another() -> Tensor:
+        memory, past = repeat(model.encode(src[[stay]]), "1 k d -> n k d", n=2), only_past(3, src.device)
+        x = model.decoder(embedded(model, kept), memory, past, rearrange(real, "q k -> 1 1 q k"))
+        return model.logits(x)[:, -1]
+
+    cause = "The mask of a sentence that left is still there: keep takes it along."
+    want = model(repeat(src[[stay]], "1 k -> n k", n=2), kept)[:, -1]
+    where = f"2 sentences with 2 hypotheses each, after keep([{stay}])"
+    agree(call(decoder.step, kept[:, 2]), want, where, {cause: masked_by_another}, 2e-5)
+
+
+def nothing_twice(decoder_class: Callable, model: Transformer, src: Tensor, tgt: Tensor) -> None:
     """Expect each key to be computed once: of a source token once a sentence, of a target token at its own step."""
     counts = {"self": 0, "cross": 0}
     layer = model.decoder.layers[-1]

@@ -9,11 +9,18 @@ r"""
 import ctypes
 import math
 import sys
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from transformer.decoder import DecoderLayer
+from transformer.model import Transformer
+from transformer.residual_norm import PreNorm
 
 # %% [markdown]
 # ## The loss in chunks
@@ -143,3 +150,168 @@ def tune_allocator() -> bool:
         return False
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1) and mallopt(top_pad, 2**28))
+
+
+# %% [markdown]
+# ## Decoding with fewer calls
+
+
+# %%
+def stacked(linears: Iterable[nn.Linear]) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of one linear layer that gives the outputs of several, side by side."""
+    weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)
+    return torch.cat(weights), torch.cat(biases)
+
+
+# %%
+class PackedLayer(NamedTuple):
+    """Weight and bias of every product in a decoder layer, and gain and bias of its norms."""
+
+    qkv: tuple[Tensor, Tensor]
+    self_out: tuple[Tensor, Tensor]
+    ask: tuple[Tensor, Tensor]
+    cross_out: tuple[Tensor, Tensor]
+    widen: tuple[Tensor, Tensor]
+    narrow: tuple[Tensor, Tensor]
+    norms: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, layer: DecoderLayer) -> "PackedLayer":
+        """Lay out the weights of a layer."""
+        own, cross, think = layer.self_attention, layer.cross_attention, layer.feed_forward
+        single = ([linear.weight, linear.bias] for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2))
+        norms = [(residual.norm.gain, residual.norm.bias) for residual in layer.residuals]
+        return cls(stacked([own.w_q, own.w_k, own.w_v]), *map(tuple, single), norms)
+
+
+# %%
+class PackedDecoder:
+    """A decoder's weights laid out for one position at a time; call it with the model and a source to begin.
+
+    What multiplies the same vector lies together, and the table lies so that a single row reads it in order. Merged weights are
+    copies: make a new one after more training.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Transformer):
+        layers = list(model.decoder.layers)
+        self.model, self.pre_norm = model, isinstance(layers[0].residuals[0], PreNorm)
+        self.layers = [PackedLayer.of(layer) for layer in layers]
+        cross = [layer.cross_attention for layer in layers]
+        self.source = stacked(linear for attention in cross for linear in (attention.w_k, attention.w_v))
+        self.activation = layers[0].feed_forward.activation
+        self.table = model.embedding.weight.detach().t().contiguous().t()
+        self.scale = math.sqrt(model.config.d_model)
+
+    def __call__(self, model: Transformer, src: Int[Tensor, "b k"]) -> "StaticDecoder":
+        """Encode the sources and return what decodes them; ValueError when the model is another one."""
+        if model is not self.model:
+            raise ValueError("these weights were packed for another model")
+        return StaticDecoder(self, src)
+
+
+# %% [markdown]
+# ### Beams that stay where they are
+
+
+# %%
+class StaticDecoder:
+    """`IncrementalDecoder` with room for keys and values made beforehand, in which hypotheses never move.
+
+    The n hypotheses of a sentence ask all keys that any of them has written; `family` says which of those are from their own past. So
+    when hypotheses change places, a small mask is reordered and not the cache.
+    """
+
+    def __init__(self, packed: PackedDecoder, src: Int[Tensor, "b k"]):
+        model, self.packed, self.position = packed.model, packed, 0
+        memory = model.encode(src)
+        self.heads = model.config.n_heads
+        kv = F.linear(memory, *packed.source)
+        kv = rearrange(kv, "b k (l two h d) -> l two b h k d", l=len(packed.layers), two=2, h=self.heads)
+        self.source = kv.contiguous()
+        real = rearrange(src != model.config.pad_id, "b k -> b 1 1 k")
+        self.src_mask = None if real.all() else torch.zeros_like(real, dtype=memory.dtype).masked_fill(~real, -math.inf)
+        self.cache: Float[Tensor, "l b t n kv"] | None = None
+        self.family: Float[Tensor, "b n t m"] | None = None
+
+    def make_room(self, b: int, n: int) -> None:
+        """Make room for keys and values of 32 positions, or for twice as many as there are."""
+        shape = (len(self.packed.layers), b, max(32, self.position), n, 2 * self.packed.model.config.d_model)
+        room, hidden = self.source.new_empty(shape), self.source.new_full((b, n, shape[2], n), -math.inf)
+        self.cache = room if self.cache is None else torch.cat([self.cache, room], dim=2)
+        self.family = hidden if self.family is None else torch.cat([self.family, hidden], dim=2)
+
+    # Below, views take the place of einops: a rearrange takes longer than most operators here.
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+        """Read one more token in each row and return the logits of the next."""
+        packed, model, t, rows = self.packed, self.packed.model, self.position, len(ids)
+        b, d = self.source.shape[2], model.config.d_model
+        n = rows // b
+        if self.cache is None or t == self.cache.shape[2]:
+            self.make_room(b, n)
+        mask = None
+        if n > 1:
+            self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
+            mask = self.family[:, :, : t + 1].reshape(b, 1, n, -1)
+
+        def residual(x: Tensor, norm: tuple[Tensor, Tensor], sublayer, *inputs) -> Tensor:
+            if packed.pre_norm:
+                return x + sublayer(F.layer_norm(x, (d,), *norm), *inputs)
+            return F.layer_norm(x + sublayer(x, *inputs), (d,), *norm)
+
+        def split(x: Tensor) -> Tensor:
+            return x.view(b, -1, self.heads, d // self.heads).transpose(1, 2)
+
+        def look_back(x: Tensor, layer: PackedLayer, cache: Tensor) -> Tensor:
+            qkv = F.linear(x, *layer.qkv)
+            cache.select(1, t).copy_(qkv.narrow(1, d, 2 * d).view(b, n, -1))
+            past = cache.narrow(1, 0, t + 1).view(b, (t + 1) * n, 2, self.heads, -1)
+            k, v = past.permute(2, 0, 3, 1, 4).unbind()
+            heads = F.scaled_dot_product_attention(split(qkv.narrow(1, 0, d)), k, v, mask)
+            return F.linear(heads.transpose(1, 2).reshape(rows, d), *layer.self_out)
+
+        def ask(x: Tensor, layer: PackedLayer, source: Tensor) -> Tensor:
+            k, v = source.unbind()
+            heads = F.scaled_dot_product_attention(split(F.linear(x, *layer.ask)), k, v, self.src_mask)
+            return F.linear(heads.transpose(1, 2).reshape(rows, d), *layer.cross_out)
+
+        def think(x: Tensor, layer: PackedLayer) -> Tensor:
+            return F.linear(packed.activation(F.linear(x, *layer.widen)), *layer.narrow)
+
+        x = torch.add(model.positions.table[t], F.embedding(ids, model.embedding.weight), alpha=packed.scale)
+        for layer, cache, source in zip(packed.layers, self.cache, self.source, strict=True):
+            x = residual(x, layer.norms[0], look_back, layer, cache)
+            x = residual(x, layer.norms[1], ask, layer, source)
+            x = residual(x, layer.norms[2], think, layer)
+        self.position += 1
+        return F.linear(model.decoder.norm(x), packed.table, model.bias)
+
+    def select(self, rows: Int[Tensor, " b"]) -> None:
+        """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
+        if self.family.shape[1] > 1:
+            self.family = self.family.flatten(0, 1)[rows].view_as(self.family)
+
+    def keep(self, sentences: Int[Tensor, " b"]) -> None:
+        """Continue with the sentences named, in that order."""
+        self.source, self.cache = self.source[:, :, sentences], self.cache[:, sentences]
+        self.family = self.family[sentences]
+        if self.src_mask is not None:
+            self.src_mask = self.src_mask[sentences]
+
+
+# %% [markdown]
+# ### The largest of many
+
+
+# %%
+def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
+    """Return `x.topk(k)`, faster: the k largest lie in the k blocks of the row whose largest are the largest."""
+    v = x.shape[-1]
+    block = next((size for size in range(64, 129) if v % size == 0), v)
+    if len(x) < 4 or k * block >= v:
+        return x.topk(k)
+    blocks = rearrange(x, "b (n block) -> b n block", block=block)
+    chosen = blocks.amax(-1).topk(k).indices
+    found = blocks.gather(1, chosen.unsqueeze(-1).expand(-1, -1, block)).flatten(1).topk(k)
+    indices = chosen.gather(1, found.indices // block) * block + found.indices % block
+    return torch.return_types.topk((found.values, indices))

@@ -10,12 +10,13 @@ r"""
 # %%
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sacrebleu.metrics import BLEU, CHRF
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from transformer.data import cache_dir, decode, encode, pad
 from transformer.decoder import DecoderLayer, padding_mask
+from transformer.fast import PackedDecoder, top_k
 from transformer.model import Config, Transformer, load_model
 
 # %% [markdown]
@@ -221,6 +223,12 @@ class KVCache:
         """Keep the target rows named, in that order: when beams change places, so does what they remember."""
         self.target = self.target[0][rows], self.target[1][rows]
 
+    def keep(self, sentences: Int[Tensor, " b"]) -> None:
+        """Keep the sentences named, each with all its hypotheses; the others have ended."""
+        n = len(self.target[0]) // len(self.source[0])
+        self.source = self.source[0][sentences], self.source[1][sentences]
+        self.select(rearrange(n * sentences.unsqueeze(-1) + torch.arange(n, device=sentences.device), "b n -> (b n)"))
+
 
 # %% [markdown]
 # A step is the layer of chapter 8 for one row: the same three sublayers with the same residuals, but self-attention appends to the
@@ -273,9 +281,15 @@ class IncrementalDecoder:
         return rearrange(self.model.logits(self.model.decoder.norm(x)), "b 1 v -> b v")
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Continue with the rows named, in that order."""
+        """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
         for cache in self.caches:
             cache.select(rows)
+
+    def keep(self, sentences: Int[Tensor, " b"]) -> None:
+        """Continue with the sentences named, in that order."""
+        self.src_mask = self.src_mask[sentences]
+        for cache in self.caches:
+            cache.keep(sentences)
 
 
 # %% [markdown]
@@ -297,42 +311,53 @@ def decoding(model: Transformer) -> Iterator[None]:
 
 
 # %% [markdown]
-# The loop is the same for both; only the choice differs. Once a row has written `</s>` it gets padding, and when all have, it stops.
-# Padding and `<s>` are never a next token.
+# The loop is the same for both; only the choice differs. A row that has written `</s>` gets padding, and as soon as a quarter
+# of the rows has ended, they leave the batch: why compute what nobody reads? Padding and `<s>` are never a next token.
 
 
 # %%
 def generate(
-    model: Transformer, src: Int[Tensor, "b k"], max_len: int, choose: Callable[[Tensor], Tensor]
+    model: Transformer,
+    src: Int[Tensor, "b k"],
+    max_len: int,
+    choose: Callable[[Tensor], Tensor],
+    decoder: Callable = IncrementalDecoder,
 ) -> Int[Tensor, "b t"]:
     """Write token after token as `choose` picks them from the logits, until </s> or `max_len` tokens.
 
-    Rows that end early are filled with padding.
+    Rows that end early are filled with padding. `decoder` reads token by token: `IncrementalDecoder` or one like it.
     """
     config = model.config
     with decoding(model):
-        decoder, written = IncrementalDecoder(model, src), []
-        ids = src.new_full((len(src),), config.bos_id)
+        steps, written = decoder(model, src), src.new_full((len(src), min(max_len, config.max_len)), config.pad_id)
+        ids, going = src.new_full((len(src),), config.bos_id), torch.arange(len(src), device=src.device)
         done = torch.zeros_like(ids, dtype=torch.bool)
-        for _ in range(min(max_len, config.max_len)):
-            ids = choose(only_words(decoder.step(ids), config)).masked_fill(done, config.pad_id)
-            written.append(ids)
+        for t in range(written.shape[1]):
+            ids = choose(only_words(steps.step(ids), config)).masked_fill(done, config.pad_id)
+            written[going, t] = ids
             done |= ids == config.eos_id
             if done.all():
-                break
-        return torch.stack(written, dim=1)
+                return written[:, : t + 1]
+            if 4 * done.sum() >= len(done):
+                stay = (~done).nonzero().squeeze(-1)
+                steps.keep(stay)
+                ids, done, going = ids[stay], done[stay], going[stay]
+        return written
 
 
 # %%
 def only_words(logits: Float[Tensor, "... v"], config: Config) -> Float[Tensor, "... v"]:
-    """Rule out what is never a next token: padding and <s>."""
-    return logits.index_fill(-1, torch.tensor([config.pad_id, config.bos_id], device=logits.device), -torch.inf)
+    """Rule out, in place, what is never a next token: padding and <s>."""
+    logits[..., config.pad_id] = logits[..., config.bos_id] = -torch.inf
+    return logits
 
 
 # %% tags=["exercise"]
-def greedy_search(model: Transformer, src: Int[Tensor, "b k"], max_len: int = 64) -> Int[Tensor, "b t"]:
+def greedy_search(
+    model: Transformer, src: Int[Tensor, "b k"], max_len: int = 64, decoder: Callable = IncrementalDecoder
+) -> Int[Tensor, "b t"]:
     """Return the translation that takes the likeliest token at every step, without <s>, with </s>, padded."""
-    return generate(model, src, max_len, lambda logits: logits.argmax(-1))
+    return generate(model, src, max_len, lambda logits: top_k(logits, 1).indices.squeeze(-1), decoder)
 
 
 # %% tags=["exercise"]
@@ -343,6 +368,7 @@ def sample(
     top_k: int | None = None,
     max_len: int = 64,
     generator: torch.Generator | None = None,
+    decoder: Callable = IncrementalDecoder,
 ) -> Int[Tensor, "b t"]:
     """Return a translation drawn at random: by probability, sharpened by a low temperature, from the top_k tokens."""
     if not temperature > 0:
@@ -353,7 +379,7 @@ def sample(
             logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
         return (logits / temperature).softmax(-1).multinomial(1, generator=generator).squeeze(-1)
 
-    return generate(model, src, max_len, choose)
+    return generate(model, src, max_len, choose, decoder)
 
 
 # %% [markdown]
@@ -374,27 +400,37 @@ class Finished:
         self.count = torch.zeros_like(src[:, 0])
         self.penalty = penalty
 
-    def add(self, ids: Int[Tensor, "b n t"], log_probs: Float[Tensor, "b n"], ended: Tensor, beam_size: int) -> None:
-        """Take in the hypotheses that have `ended`, for sentences that still have fewer than beam_size."""
-        ended = ended & log_probs.isfinite() & (self.count < beam_size).unsqueeze(-1)
+    def add(
+        self,
+        sentences: Int[Tensor, " b"],
+        ids: Int[Tensor, "b n t"],
+        log_probs: Float[Tensor, "b n"],
+        ended: Bool[Tensor, "b n"],
+        beam_size: int,
+    ) -> None:
+        """Take in those hypotheses of some sentences that have `ended`, where there are still fewer than beam_size."""
+        ended = ended & log_probs.isfinite() & (self.count[sentences] < beam_size).unsqueeze(-1)
+        self.count[sentences] += ended.sum(-1)
         ranks, best = (log_probs / ids.shape[-1] ** self.penalty).masked_fill(~ended, -torch.inf).max(-1)
-        rows = (ranks > self.ranks).nonzero().squeeze(-1)
-        best = best[rows]
-        self.ids[rows, : ids.shape[-1]] = ids[rows, best]
-        self.log_probs[rows], self.ranks[rows] = log_probs[rows, best], ranks[rows]
-        self.count += ended.sum(-1)
+        better = (ranks > self.ranks[sentences]).nonzero().squeeze(-1)
+        rows, best = sentences[better], best[better]
+        self.ids[rows, : ids.shape[-1]] = ids[better, best]
+        self.log_probs[rows], self.ranks[rows] = log_probs[better, best], ranks[better]
 
 
 # %% tags=["exercise"]
 def best_extensions(
-    written: Int[Tensor, "b n t"], total: Float[Tensor, "b n v"], count: int
+    written: Int[Tensor, "b n t"], scores: Float[Tensor, "b n"], log_probs: Float[Tensor, "b*n v"], count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the `count` best of all n · v one-token extensions: log-probabilities, ids, and the row that each extends."""
-    n, v = total.shape[1:]
-    top, index = rearrange(total, "b n v -> b (n v)").topk(min(count, n * v))
-    parents, tokens = index // v, index % v
+    n = scores.shape[1]
+    best, tokens = top_k(log_probs, min(count, log_probs.shape[-1]))  # what is not among a row's best is not among all
+    total = rearrange(scores, "b n -> b n 1") + rearrange(best, "(b n) c -> b n c", n=n)
+    top, index = rearrange(total, "b n c -> b (n c)").topk(min(count, n * best.shape[-1]))
+    parents = index // best.shape[-1]
+    tokens = rearrange(tokens, "(b n) c -> b (n c)", n=n).gather(1, index)
     prefixes = written.gather(1, repeat(parents, "b n -> b n t", t=written.shape[-1]))
-    rows = parents + n * torch.arange(len(total), device=total.device).unsqueeze(-1)
+    rows = parents + n * torch.arange(len(scores), device=scores.device).unsqueeze(-1)
     return top, torch.cat([prefixes, tokens.unsqueeze(-1)], dim=-1), rows
 
 
@@ -406,7 +442,12 @@ def best_extensions(
 
 # %% tags=["exercise"]
 def beam_search(
-    model: Transformer, src: Int[Tensor, "b k"], beam_size: int = 5, length_penalty: float = 1.0, max_len: int = 64
+    model: Transformer,
+    src: Int[Tensor, "b k"],
+    beam_size: int = 5,
+    length_penalty: float = 1.0,
+    max_len: int = 64,
+    decoder: Callable = IncrementalDecoder,
 ) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
     """Return the best translation found with beam_size hypotheses a sentence, and its log-probability.
 
@@ -417,20 +458,25 @@ def beam_search(
         raise ValueError(f"beam_size must be at least 1, not {beam_size}")
     config, n, max_len = model.config, beam_size, min(max_len, model.config.max_len)
     with decoding(model):
-        decoder, finished = IncrementalDecoder(model, src), Finished(src, max_len, length_penalty, config.pad_id)
-        written = src.new_full((len(src), n, 1), config.bos_id)
+        steps, finished = decoder(model, src), Finished(src, max_len, length_penalty, config.pad_id)
+        going, written = torch.arange(len(src), device=src.device), src.new_full((len(src), n, 1), config.bos_id)
         scores = torch.tensor([0.0] + [-torch.inf] * (n - 1), device=src.device).expand(len(src), n)
         for t in range(1, max_len + 1):
-            log_probs = only_words(decoder.step(rearrange(written[..., -1], "b n -> (b n)")).log_softmax(-1), config)
-            total = rearrange(scores, "b n -> b n 1") + rearrange(log_probs, "(b n) v -> b n v", n=n).float()
-            top, written, rows = best_extensions(written, total, 2 * n)
+            logits = steps.step(rearrange(written[..., -1], "b n -> (b n)"))
+            log_probs = only_words(logits.float().log_softmax(-1), config)
+            top, written, rows = best_extensions(written, scores, log_probs, 2 * n)
             ended = (written[..., -1] == config.eos_id) | (t == max_len)
-            finished.add(written[:, :n, 1:], top[:, :n], ended[:, :n], n)
-            if (finished.count >= n).all():
+            finished.add(going, written[:, :n, 1:], top[:, :n], ended[:, :n], n)
+            done = finished.count[going] >= n
+            if done.all():
                 break
             scores, alive = top.masked_fill(ended, -torch.inf).topk(n)
             written = written.gather(1, repeat(alive, "b n -> b n t", t=t + 1))
-            decoder.select(rearrange(rows.gather(1, alive), "b n -> (b n)"))
+            steps.select(rearrange(rows.gather(1, alive), "b n -> (b n)"))
+            if 4 * done.sum() >= len(done):
+                stay = (~done).nonzero().squeeze(-1)
+                steps.keep(stay)
+                going, written, scores = going[stay], written[stay], scores[stay]
         longest = int((finished.ids != config.pad_id).sum(-1).max())
         return finished.ids[:, :longest], finished.log_probs
 
@@ -438,27 +484,79 @@ def beam_search(
 # %% [markdown]
 # ### From text to text
 #
-# A model and its vocabulary make a translator. Sentences of like length go together, because padding is work for nothing.
+# A model and its vocabulary make a translator. Sentences of like length go together, because padding is work for nothing. `PackedDecoder`
+# does what `IncrementalDecoder` does, faster; chapter 15 tells how.
+
+
+# %%
+class TorchEngine:
+    """Search with PyTorch: on a CPU as many groups at once as there are threads, on a GPU one after the other."""
+
+    def __init__(self, model: Transformer):
+        self.model, self.decoder = model, PackedDecoder(model)
+
+    def search(
+        self, groups: Sequence[list[list[int]]], beam_size: int, length_penalty: float
+    ) -> Iterator[list[list[int]]]:
+        """Yield the translations of each group of sources, ids in and ids out, padding included."""
+        model, device = self.model, self.model.bias.device
+
+        def translate(rows: list[list[int]]) -> list[list[int]]:
+            src, limit = pad(rows, model.config.pad_id).to(device), most_tokens(rows)
+            if beam_size == 1:
+                return greedy_search(model, src, limit, self.decoder).tolist()
+            return beam_search(model, src, beam_size, length_penalty, limit, self.decoder)[0].tolist()
+
+        with decoding(model):
+            yield from spread(translate, groups, 1 if device.type != "cpu" else None)
+
+
+# %%
+def spread(work: Callable, groups: Sequence, workers: int | None = None) -> Iterator:
+    """Yield work(group) for each group, in order, by one-thread workers: as many as PyTorch has threads, unless said.
+
+    A small operator has too little to do for two threads; a whole group has enough.
+    """
+    threads = torch.get_num_threads()
+    workers = min(workers or threads, len(groups))
+    if workers < 2:
+        yield from map(work, groups)
+        return
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(work, groups)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 # %%
 class Translator:
-    """A model and its vocabulary: sentences in, sentences out."""
+    """A model and its vocabulary: sentences in, sentences out.
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer):
-        self.model, self.tokenizer = model, tokenizer
+    `engine` searches; by default it is PyTorch's, with a copy of the decoder's weights as they are now.
+    """
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, engine: TorchEngine | None = None):
+        self.model, self.tokenizer, self.engine = model, tokenizer, engine or TorchEngine(model)
 
     @classmethod
-    def load(cls, name: str | Path, device: str = "cpu") -> "Translator":
-        """Read a translator from a folder, or by the name under which it was trained."""
-        folder = next((path for path in (Path(name), cache_dir() / name) if (path / "config.json").is_file()), None)
-        if folder is None:
-            raise FileNotFoundError(
-                f"there is no model {str(name)!r}: give a folder with config.json, model.safetensors and tokenizer.json, "
-                "or train one with `python -m transformer train`"
-            )
+    def load(
+        cls, name: str | Path, device: str = "cpu", engine: str = "torch", precision: str = "fp32"
+    ) -> "Translator":
+        """Read a translator from a folder, or by the name under which it was trained.
+
+        `engine` is torch or ctranslate2 (exported at first use), `precision` fp32, bf16 (torch) or int8 (ctranslate2).
+        """
+        folder = model_folder(name)
         model = load_model(folder).to(device)
-        return cls(model, read_tokenizer(folder / "tokenizer.json", model.config.vocab_size))
+        tokenizer = read_tokenizer(folder / "tokenizer.json", model.config.vocab_size)
+        if engine == "ctranslate2":
+            return cls(model, tokenizer, ctranslate2_engine(folder, model, tokenizer, device, precision))
+        if engine != "torch" or precision not in ("fp32", "bf16"):
+            raise ValueError(f"engine torch knows fp32 and bf16, ctranslate2 fp32 and int8: not {engine} {precision}")
+        return cls(model.bfloat16() if precision == "bf16" else model, tokenizer)
 
     def translate(
         self,
@@ -482,18 +580,36 @@ class Translator:
                 raise ValueError(f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it")
         if beam_size < 1:
             raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+        groups = groups_by_length(rows, max_tokens // beam_size)
+        results = self.engine.search([[rows[i] for i in group] for group in groups], beam_size, length_penalty)
         found: dict[int, list[int]] = {}
-        for group in tqdm(groups_by_length(rows, max_tokens // beam_size), "translating", disable=not progress):
-            src = pad([rows[i] for i in group], self.model.config.pad_id).to(self.model.bias.device)
-            ids, _ = beam_search(self.model, src, beam_size, length_penalty, max_len=2 * bucket(src.shape[1]))
-            found |= zip(group, ids.tolist(), strict=True)
+        for group, ids in zip(groups, tqdm(results, "translating", len(groups), disable=not progress), strict=True):
+            found |= zip(group, ids, strict=True)
         return decode(self.tokenizer, [found[i] for i in range(len(rows))])
+
+
+# %%
+def model_folder(name: str | Path) -> Path:
+    """Return the folder that is named, or that was trained under that name; FileNotFoundError when there is neither."""
+    folder = next((path for path in (Path(name), cache_dir() / name) if (path / "config.json").is_file()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"there is no model {str(name)!r}: give a folder with config.json, model.safetensors and tokenizer.json, "
+            "or train one with `python -m transformer train`"
+        )
+    return folder
 
 
 # %%
 def bucket(length: int) -> int:
     """Return the length rounded up to a multiple of 16: a limit that does not depend on neighbours in a batch."""
     return 16 * math.ceil(length / 16)
+
+
+# %%
+def most_tokens(rows: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens the translations of a group of sources may have: twice their bucket."""
+    return 2 * bucket(max(map(len, rows)))
 
 
 # %%

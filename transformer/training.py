@@ -695,13 +695,26 @@ ENGLISH_ITALIAN = Recipe(steps=700, warmup=200, peak_rate=3e-3, smoothing=0.0, a
 
 # %%
 def fingerprint() -> str:
-    """Return a short hash of the code that a trained model depends on; comments don't count."""
+    """Return a short hash of the code that a trained model depends on; comments and docstrings don't count."""
     code = [
-        ast.unparse(ast.parse(path.read_text("utf-8")))
+        ast.unparse(without_docstrings(ast.parse(path.read_text("utf-8"))))
         for path in sorted(Path(inspect.getfile(Transformer)).parent.glob("*.py"))
-        if path.stem not in ("__init__", "__main__", "checks", "plotting", "inference")
+        if path.stem not in ("__init__", "__main__", "checks", "plotting", "inference", "export")
     ]
     return hashlib.sha256("".join(code).encode()).hexdigest()[:16]
+
+
+def without_docstrings(tree: ast.AST) -> ast.AST:
+    """Return the tree without strings that stand alone."""
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [line for line in body if not is_text(line)] or [ast.Pass()]
+    return tree
+
+
+def is_text(line: ast.AST) -> bool:
+    """Return whether a statement is nothing but a string."""
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
 # %%
