@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer.checks import only_past, shaken, torch_decoder
-from transformer.decoder import Decoder, causal_mask, padding_mask
+from transformer.decoder import Decoder, DecoderLayer, causal_mask, padding_mask
 from transformer.model import NORMS
 
 few = settings(max_examples=8, deadline=None, derandomize=True)
@@ -60,3 +60,15 @@ def test_both_masks_together_leave_no_row_empty() -> None:
 def test_the_source_is_asked() -> None:
     decoder, x = make(), torch.randn(2, 5, 12)
     assert not torch.allclose(decoder(x, torch.randn(2, 7, 12)), decoder(x, torch.randn(2, 7, 12)))
+
+
+def test_nothing_is_dropped_unless_asked_for() -> None:
+    x, memory = torch.randn(2, 5, 12), torch.randn(2, 7, 12)
+    for module in (DecoderLayer(12, 3, 20), Decoder(2, 12, 3, 20)):
+        torch.testing.assert_close(module.train()(x, memory), module.eval()(x, memory))
+    for module in (DecoderLayer(12, 3, 20, dropout=0.5), Decoder(2, 12, 3, 20, dropout=0.5)):
+        assert not torch.allclose(module.train()(x, memory), module.eval()(x, memory))
+
+
+def test_a_mask_is_made_where_it_is_wanted() -> None:
+    assert causal_mask(3, torch.device("meta")).device.type == "meta"

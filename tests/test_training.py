@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from transformer.checks import small_model
 from transformer.data import Corpus, batches_by_length, collate, epoch, to_ids
+from transformer.fast import CheapDropout
 from transformer.inference import Translator, greedy_search
 from transformer.model import load_model
 from transformer.training import (
@@ -82,6 +83,7 @@ def test_the_rate_rises_to_its_peak_and_falls_from_there(warmup: int, peak: floa
     top = max(warmup, 1) - 1
     assert math.isclose(max(rates), peak) and math.isclose(rates[top], peak)
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert math.isclose(learning_rate(4 * (top + 1), warmup, peak), peak / 2), "four times as many steps halve it"
 
 
 def test_the_papers_own_schedule_is_one_of_them() -> None:
@@ -111,6 +113,11 @@ def test_a_recipe_that_can_not_be_is_refused(changes: dict) -> None:
         Recipe(**changes)
 
 
+def test_a_recipe_at_the_edge_of_what_can_be_is_taken() -> None:
+    recipe = Recipe(steps=1, warmup=0, smoothing=0.0, averaging=0.0, validate_every=1, precision="bf16")
+    assert recipe.warmup == recipe.smoothing == recipe.averaging == 0
+
+
 # --- learning --------------------------------------------------------------------------------------------------------
 
 
@@ -138,14 +145,43 @@ def test_nothing_is_accumulated_from_step_to_step() -> None:
     assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
 
 
-def test_the_average_follows_the_weights() -> None:
-    trainer = make_trainer()
-    start = [p.clone() for p in trainer.average.parameters()]
-    for _ in range(3):
+def test_the_average_follows_the_weights_and_soon_forgets_where_they_began() -> None:
+    trainer = make_trainer(averaging=0.2)
+    want = [p.clone() for p in trainer.average.parameters()]
+    for keep in (1 / 11, 2 / 12, 0.2, 0.2):
         trainer.step(collate(make_pairs(6)))
-    for old, mean, new in zip(start, trainer.average.parameters(), trainer.model.parameters(), strict=True):
-        moved, gap = (new - old).norm(), (new - mean).norm()
-        assert not mean.requires_grad and gap <= moved
+        want = [keep * old + (1 - keep) * new for old, new in zip(want, trainer.model.parameters(), strict=True)]
+    for average, by_hand in zip(trainer.average.parameters(), want, strict=True):
+        assert not average.requires_grad
+        torch.testing.assert_close(average, by_hand.detach())
+
+
+def test_adam_has_the_papers_settings() -> None:
+    settings = make_trainer().optimizer.defaults
+    assert (settings["betas"], settings["eps"], settings["weight_decay"]) == ((0.9, 0.98), 1e-9, 0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "dtype"),
+    [
+        ("fp32", True, torch.float32),
+        ("bf16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+    ],
+)
+def test_matrix_products_are_as_precise_as_the_recipe_says(monkeypatch, precision: str, fast: bool, dtype) -> None:
+    monkeypatch.setattr("transformer.training.has_fast_bfloat16", lambda device: fast and device.type == "cpu")
+    trainer, seen = make_trainer(precision=precision), []
+    trainer.model.encoder.layers[0].self_attention.w_q.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    trainer.step(collate(make_pairs(6)))
+    assert seen == [dtype]
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}, "the weights are never halved"
+
+
+def test_on_a_cpu_it_trains_with_cheap_dropout() -> None:
+    kinds = {type(module) for module in make_trainer().model.modules()}
+    assert CheapDropout in kinds and torch.nn.Dropout not in kinds
 
 
 def test_the_validation_loss_does_not_depend_on_the_batches() -> None:

@@ -30,39 +30,44 @@ from transformer.residual_norm import PreNorm
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Label-smoothed cross-entropy of x Wᵀ + b that holds the logits of `chunk` tokens at a time, never all.
 
-    The gradients are made on the way forward, while the softmax of a chunk is at hand: softmax - smoothed label.
+    The gradient of the logits is softmax - smoothed label. The softmax of a chunk is at hand on the way forward, so its products with
+    W and x are made there and then. The smoothed label is `uniform` plus (1 - smoothing) at one
+    place: its products are one vector for all tokens, and a row of W or of x.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, labels, pad_id: int, smoothing: float, chunk: int):
-        share = smoothing / (len(weight) - 1)
-        uniform = torch.full_like(bias, share).index_fill_(0, torch.tensor(pad_id, device=bias.device), 0.0)
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        low_x, low_weight = x.to(dtype), weight.to(dtype)
-        total, dx = torch.zeros((), device=x.device), torch.empty(x.shape, device=x.device)
-        dweight, dbias = torch.zeros(weight.shape, device=x.device), torch.zeros(bias.shape, device=x.device)
-        with torch.autocast(x.device.type, enabled=False):
+        share, device = smoothing / (len(weight) - 1), x.device
+        uniform = torch.full_like(bias, share).index_fill_(0, torch.tensor(pad_id, device=device), 0.0)
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
+        low_x, low_weight, low_bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        dx, dweight = torch.empty_like(low_x), torch.zeros(weight.shape, device=device)
+        dbias, total = torch.zeros(bias.shape, device=device), torch.zeros((), device=device)
+        with torch.autocast(device.type, enabled=False):
             for start in range(0, len(x), chunk):
                 part = slice(start, start + chunk)
-                at = labels[part].unsqueeze(-1)
-                logits = F.linear(low_x[part], low_weight).float().add_(bias)
-                total += logits.logsumexp(-1).sum() - (1 - smoothing) * logits.gather(-1, at).sum()
-                total -= (logits @ uniform).sum()
-                error = logits.softmax(-1)
-                error.scatter_add_(-1, at, torch.full_like(at, smoothing - 1, dtype=error.dtype))
-                dbias += error.sum(0)
-                error = error.to(dtype)
-                dx[part] = error @ low_weight
-                dweight += error.T @ low_x[part]
-            dx -= uniform @ weight.float()
-            dweight -= uniform.unsqueeze(-1) * x.float().sum(0)
-            dbias -= len(x) * uniform
-        ctx.save_for_backward(dx / len(x), dweight / len(x), dbias / len(x))
+                logits = F.linear(low_x[part], low_weight, low_bias)
+                softmax = logits.softmax(-1)
+                # log Σ exp is the largest logit minus the logarithm of its share: no further pass with exp.
+                total += (logits.amax(-1).float() - softmax.amax(-1).float().log()).sum()
+                total -= (1 - smoothing) * logits.gather(-1, labels[part].unsqueeze(-1)).float().sum()
+                dx[part] = softmax @ low_weight
+                dbias += softmax.sum(0)
+                dweight += softmax.T @ low_x[part]
+            x, mean_row = x.float(), uniform @ weight.float()
+            sum_x = x.sum(0)
+            total -= mean_row @ sum_x + len(x) * (uniform @ bias.float())
+            dx = dx.float().sub_(mean_row).sub_((1 - smoothing) * F.embedding(labels, weight))
+            dweight.index_add_(0, labels, x, alpha=smoothing - 1).addr_(uniform, sum_x, alpha=-1)
+            dbias.sub_(len(x) * uniform).index_add_(0, labels, torch.ones_like(x[:, 0]), alpha=smoothing - 1)
+        ctx.save_for_backward(dx, dweight, dbias)
+        ctx.tokens = len(x)
         return total / len(x)
 
     @staticmethod
     def backward(ctx, grad):
-        return *(grad * saved for saved in ctx.saved_tensors), None, None, None, None
+        return *(saved * (grad / ctx.tokens) for saved in ctx.saved_tensors), None, None, None, None
 
 
 # %%
@@ -106,10 +111,25 @@ class CheapDropout(nn.Module):
 
 
 # %%
-def float32_attention(q: Tensor, k: Tensor, v: Tensor, mask: Bool[Tensor, "..."] | None = None) -> Tensor:
-    """Return `attention`, computed in float32 also under autocast: the CPU kernel's bfloat16 backward is slow."""
+def short_attention(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b h k d"],
+    v: Float[Tensor, "b h k d"],
+    mask: Bool[Tensor, "#b #h #q #k"] | None = None,
+) -> Float[Tensor, "b h q d"]:
+    """Return `attention`, computed in float32 also under autocast, and below 1,024 weights a head by the formula itself.
+
+    On a CPU the fused kernel's backward pass is slow in bfloat16, and for short sentences it costs more than the weights it saves.
+    """
     with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+        q, k, v = q.float(), k.float(), v.float()
+        if q.shape[-2] * k.shape[-2] > 1024:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+        if mask is None:
+            return scores.softmax(-1) @ v
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+        return weights.where(mask.any(-1, keepdim=True), 0.0) @ v
 
 
 # %%
@@ -120,7 +140,7 @@ def speed_up(model: nn.Module) -> nn.Module:
             if isinstance(child, nn.Dropout):
                 setattr(module, name, CheapDropout(child.p))
         if hasattr(module, "kernel"):
-            module.kernel = float32_attention
+            module.kernel = short_attention
     return model
 
 
