@@ -19,7 +19,7 @@ comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
-.PHONY: help course lab test sync figures notebooks test-notebooks test-everywhere coverage lint clean
+.PHONY: help course lab test sync figures notebooks test-notebooks test-everywhere coverage mutants bench curves lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -73,6 +73,30 @@ test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them o
 
 coverage: $(INSTALLED) ## lines and branches of the package that the tests reach
 	@$(RUN) -m pytest -q tests --cov --cov-branch --cov-report=term-missing -n 2
+
+# Both compare with peers, which get an environment of their own; Multi30k is downloaded, or read from $MULTI30K.
+DEVICE ?= cpu
+PEERS := .venv/.peers
+
+$(PEERS): benchmarks/requirements.txt $(INSTALLED)
+	@echo "Installing the peers …"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench: $(PEERS) ## speed and memory beside other libraries, into benchmarks/ and the README (half an hour; DEVICE=cuda)
+	@$(RUN) -m benchmarks --device $(DEVICE)
+	@$(RUN) -m benchmarks.newcomer
+	@$(RUN) -m benchmarks.draw
+
+curves: $(PEERS) ## time and memory against length, batch, width and depth, into benchmarks/
+	@$(RUN) -m benchmarks.curves
+	@$(RUN) -m benchmarks.draw
+
+mutants: $(INSTALLED) ## change the library line by line and see which changes no test notices (half an hour)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
+	@rm -rf .cache/mutants && mkdir -p .cache/mutants
+	@cp -r transformer tests notebooks pyproject.toml .cache/mutants && cp tests/mutants.cfg .cache/mutants/setup.cfg
+	@cd .cache/mutants && OMP_NUM_THREADS=1 $(CURDIR)/$(RUN) -m mutmut run --max-children 2 && $(CURDIR)/$(RUN) -m mutmut results
 
 lint: $(INSTALLED) ## ruff: mistakes and format (part of make test)
 	@echo "Linting …"

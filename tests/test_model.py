@@ -129,10 +129,16 @@ def test_weights_of_another_config_are_refused(tmp_path) -> None:
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", '{"vocab_size": 11, "colour": 3}', "{", '{"vocab_size": null}'])
+@pytest.mark.parametrize("text", ["", "[]", "7", '{"vocab_size": 11, "colour": 3}', "{"])
 def test_a_config_file_that_is_something_else_is_refused(tmp_path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is not a config: .* with vocab_size, d_model, n_heads, "):
+        read_config(tmp_path / "config.json")
+
+
+def test_a_config_file_with_a_size_that_can_not_be_is_refused(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"vocab_size": null}')
+    with pytest.raises(ValueError, match="vocab_size"):
         read_config(tmp_path / "config.json")
 
 

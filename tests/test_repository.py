@@ -22,7 +22,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FLOORS: dict[str, int] = PYPROJECT["tool"]["transformer"]["floors"]
 FORMATS: list[str] = PYPROJECT["tool"]["jupytext"]["formats"]
 
-UNPAIRED = {"__init__", "__main__", "checks", "plotting", "grammar", "fast", "export"}
+UNPAIRED = {"__init__", "__main__", "checks", "plotting", "grammar", "export"}
 NO_FLOOR = {"__init__", "__main__", "checks", "plotting"}
 FUNCTION_LINES, CLASS_LINES, PROSE_WORDS = 25, 40, 120
 CONDA_NAMES = {"torch": "pytorch"}

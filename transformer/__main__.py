@@ -1,4 +1,4 @@
-"""The command line: `python -m transformer train | translate | evaluate`."""
+"""The command line: `python -m transformer train | translate | evaluate | export`."""
 
 import argparse
 import json
@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from transformer.data import Corpus, cache_dir, english_italian, multi30k, read_pairs, text_files
+from transformer.export import export
 from transformer.fast import tune_allocator
-from transformer.inference import Translator, moses_tokens, scores
+from transformer.inference import Translator, model_folder, moses_tokens, scores
 from transformer.model import Config, read_tensors
 from transformer.training import ENGLISH_ITALIAN, ENGLISH_ITALIAN_SIZES, Recipe, checkpoints, fit
 
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     describe_train(commands.add_parser("train", help="learn to translate from pairs of sentences", epilog=EPILOG))
     describe_translate(commands.add_parser("translate", help="translate arguments, or standard input"))
     describe_evaluate(commands.add_parser("evaluate", help="score a model: BLEU, chrF, exact match"))
+    describe_export(commands.add_parser("export", help="write a model for another engine"))
     return main
 
 
@@ -74,6 +76,14 @@ def describe_evaluate(evaluate: argparse.ArgumentParser) -> None:
     )
     evaluate.add_argument("--out", type=Path, help="file for the translations")
     evaluate.set_defaults(run=run_evaluate)
+
+
+def describe_export(command: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    add_model_option(command)
+    command.add_argument("--to", choices=("ctranslate2", "onnx"), required=True, help="the engine to write for")
+    command.add_argument("--out", type=Path, help="folder for it (default: one of the engine's name beside the weights)")
+    command.set_defaults(run=run_export)
 
 
 def add_data_options(command: argparse.ArgumentParser) -> None:
@@ -120,14 +130,23 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
 
 def add_search_options(command: argparse.ArgumentParser) -> None:
     """Say which model translates and how it searches."""
-    command.add_argument(
-        "--model", default="en-it", help="folder of a model, or the name it was trained under (default: en-it)"
-    )
+    add_model_option(command)
     command.add_argument("--beam", type=int, default=5, help="hypotheses a sentence (default: 5); 1 is greedy search")
     command.add_argument(
         "--length-penalty", type=float, default=1.0, help="log-probability is divided by length ** this"
     )
+    command.add_argument("--engine", choices=("torch", "ctranslate2"), default="torch", help="what searches (torch)")
+    command.add_argument(
+        "--precision", choices=("fp32", "bf16", "int8"), default="fp32", help="of the weights; int8 is ctranslate2's"
+    )
     add_device_option(command)
+
+
+def add_model_option(command: argparse.ArgumentParser) -> None:
+    """Say which model."""
+    command.add_argument(
+        "--model", default="en-it", help="folder of a model, or the name it was trained under (default: en-it)"
+    )
 
 
 def device(name: str) -> str:
@@ -250,9 +269,14 @@ def draw_curves(history: list[dict], folder: Path) -> None:
         plot_curves(history, path=folder / "history.png")
 
 
+def load_translator(options: argparse.Namespace) -> Translator:
+    """Read the translator that the options name."""
+    return Translator.load(options.model, options.device, options.engine, options.precision)
+
+
 def run_translate(options: argparse.Namespace) -> None:
     """Translate the arguments, or the lines of standard input, and print one translation a line."""
-    translator = Translator.load(options.model, options.device)
+    translator = load_translator(options)
     sentences = options.sentences or [line.rstrip("\n") for line in sys.stdin]
     if not sentences:
         raise ValueError("there is nothing to translate: give sentences as arguments, or one a line on standard input")
@@ -269,7 +293,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             f"{corpus.name} has no split {options.split!r}, only {', '.join(k for k, v in splits.items() if v)}"
         )
     sources, references = zip(*splits[options.split], strict=True)
-    translations = Translator.load(options.model, options.device).translate(
+    translations = load_translator(options).translate(
         sources, options.beam, options.length_penalty, progress=True
     )
     exact = sum(map(str.__eq__, translations, references)) / len(references)
@@ -281,6 +305,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if options.out:
         options.out.write_text("".join(f"{line}\n" for line in translations), encoding="utf-8")
     print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Write a model for another engine."""
+    print(export(model_folder(options.model), options.to, options.out))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,9 @@
 r"""
 # 15 · Making it fast
 
-**The same numbers, sooner: a loss in pieces, dropout from raw bits, and half the digits where they don't matter.**
+**The same numbers, sooner: a loss in pieces, dropout from raw bits, and beams that stay where they are.**
+
+![The architecture; the three attention blocks, and the linear layer and softmax at the end, are lit](../figures/architecture_15.svg)
 """
 
 # %%
@@ -23,7 +25,157 @@ from transformer.model import Transformer
 from transformer.residual_norm import PreNorm
 
 # %% [markdown]
-# ## The loss in chunks
+# ## The question
+#
+# Every block of the course is written to be read. A step of training with these blocks already runs fused kernels, where PyTorch
+# has them. So what is left, and where does the time go?
+#
+# There is one rule: **measure, change one thing, measure again**, and prove that the numbers are the same. What follows is what was left
+# after that; what did not help is at the end.
+
+# %% [markdown]
+# Here is the subject: the small model that learns Multi30k in chapter 11, and a batch of 64 pairs of sentences with 16 tokens each. One
+# step as a newcomer would write it, with the blocks as they are:
+
+# %% tags=["active-ipynb"]
+# import time
+#
+# from transformer import Config
+# from transformer.training import label_smoothed_loss
+#
+# torch.set_num_threads(1)
+# torch.manual_seed(0)
+# model = Transformer(Config.tiny(10_000, dropout=0.1))
+# src, tgt = torch.randint(3, 10_000, (64, 16)), torch.randint(3, 10_000, (64, 17))
+# tgt[::3, -4:] = 0  # some are shorter
+#
+#
+# def plain_step():
+#     loss = label_smoothed_loss(model(src, tgt[:, :-1]), tgt[:, 1:], pad_id=0)
+#     loss.backward()
+#     return loss
+#
+#
+# loss = plain_step()
+# print(f"{loss:.1f}, and log 10,000 is {math.log(10_000):.1f}")
+
+# %% [markdown]
+# PyTorch's **profiler** adds up the time of every operator. Grouped by what they do:
+
+# %% tags=["active-ipynb", "nbval-ignore-output"]
+# import os
+#
+# os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler's own notes are not for us
+# from torch.profiler import profile
+#
+# from transformer.plotting import plot_bars
+#
+# kinds = {
+#     "products": ("mm", "addmm", "bmm"),
+#     "softmax, exp": ("softmax", "exp", "logsumexp", "gather"),
+#     "attention": ("scaled_dot_product",),
+#     "dropout": ("bernoulli", "dropout"),
+#     "layer norm": ("layer_norm",),
+#     "moving numbers": ("copy", "index", "fill", "add", "mul", "sub", "div", "sum", "where"),
+# }
+#
+#
+# def shares(step):
+#     """Say how much of a step's time each kind of operator takes."""
+#     with profile() as watched:
+#         step()
+#     found = dict.fromkeys([*kinds, "the rest"], 0.0)
+#     for event in watched.key_averages():
+#         words = [kind for kind, names in kinds.items() if any(name in event.key for name in names)]
+#         found[words[0] if words else "the rest"] += event.self_cpu_time_total
+#     return {kind: round(spent / sum(found.values()), 2) for kind, spent in found.items()}
+#
+#
+# plot_bars(shares(plain_step), ylabel="share of the time", title="A plain step of training")
+
+# %% [markdown]
+# Products with matrices are what the model *is*; less of them would be another model. Everything else is a price that may be
+# bargained for.
+#
+# ## By hand
+#
+# ### How large are the logits?
+#
+# The last layer gives a number to every entry of the vocabulary, at every position. In a batch of 2,000 tokens:
+
+# %% tags=["active-ipynb"]
+# tokens, v, d = 2_000, 10_000, 128
+# print("states", f"{4 * tokens * d / 1e6:.0f} MB · logits {4 * tokens * v / 1e6:.0f} MB")
+
+# %% [markdown]
+# And logits don't come alone: exponentials, the softmax, the gradient are just as large. Each is written to memory and read back, and no cache of a
+# processor is that large. How much of the *arithmetic* is in the vocabulary? Count multiplications:
+
+# %% tags=["active-ipynb"]
+# from torch.utils.flop_counter import FlopCounterMode
+#
+#
+# def multiplications(run):
+#     with FlopCounterMode(display=False) as counter, torch.no_grad():
+#         run()
+#     return counter.get_total_flops() // 2
+#
+#
+# memory = model.encode(src)
+# states = model.states(tgt[:, :-1], memory, src)
+# whole, last = multiplications(lambda: model(src, tgt[:, :-1])), multiplications(lambda: model.logits(states))
+# print(f"{last / whole:.0%} of {whole:,}")
+
+# %% [markdown]
+# ### A loss needs no logits
+#
+# What training needs is the gradient. For the cross-entropy of one token, with the label $y$ as a row of probabilities, it is short:
+#
+# $$\frac{\partial\,\text{loss}}{\partial\,\text{logits}} = \text{softmax}(\text{logits}) - y$$
+#
+# Three entries, the right one is the second:
+
+# %% tags=["active-ipynb"]
+# logits = torch.tensor([2.0, 1.0, 0.0], requires_grad=True)
+# F.cross_entropy(logits, torch.tensor(1)).backward()
+# print(logits.softmax(-1).detach().numpy().round(3), "minus the label:", logits.grad.numpy().round(3))
+
+# %% [markdown]
+# The softmax is needed for the loss itself. So while it is at hand, multiply it on the spot: by the table, for the gradient of the states,
+# and by the states, for the gradient of the table. Then it can go. With 512 tokens at a time, nothing large is ever kept.
+#
+# ![Cross-entropy at once holds 2,000 × 10,000 logits and their gradient; in chunks of 512 tokens each is used and dropped](../figures/15_chunks.svg)
+
+# %% [markdown]
+# ### Who descends from whom
+#
+# Beam search (chapter 12) lets hypotheses change places, and the cache must follow: at every step all keys and values are copied. But a key, once
+# written, never changes. What changes is only **whose past it belongs to**:
+#
+# ![Copying a cache when hypotheses change places, and a mask that says which of the cells are one's own past](../figures/15_family.svg)
+#
+# So leave the keys where they are, let every hypothesis ask *all* of them, and hide those of the others with a mask: three numbers move where
+# hundreds did.
+
+# %% [markdown]
+# ### The largest of many
+#
+# From 10,000 logits a search wants the largest few. Cut the row into 100 blocks of 100: finding the largest of each block is one quick pass, and **the
+# ten largest numbers lie in the ten blocks whose largest are the largest**. (A block that is not among those has ten numbers above all
+# of its own.) So only ten blocks have to be sorted.
+
+# %% tags=["active-ipynb"]
+# x = torch.tensor([3, 9, 1, 4, 8, 7, 2, 6, 5.0])
+# blocks = x.view(3, 3)
+# print(blocks.amax(-1).tolist(), "→ the two largest are in blocks", blocks.amax(-1).topk(2).indices.tolist())
+
+# %% [markdown]
+# ## The definition
+#
+# ### The loss in chunks
+#
+# A function with a backward pass of its own: `forward` makes the gradients, `backward` hands them over. Under **autocast** the products run in
+# bfloat16, the sums in float32.
 
 
 # %%
@@ -86,7 +238,10 @@ def chunked_loss(
 
 
 # %% [markdown]
-# ## Cheap dropout
+# ### Cheap dropout
+#
+# PyTorch draws a number for every feature and compares. Sixteen raw random bits decide as well; four features share one call of the generator.
+# A probability is rounded to a 65,536th, and what is kept is scaled by the rounded one, so that the mean stays exact.
 
 
 # %%
@@ -107,7 +262,11 @@ class CheapDropout(nn.Module):
 
 
 # %% [markdown]
-# ## Attention in single precision, the rest in half
+# ### Attention for short sentences
+#
+# The fused kernel of chapter 3 saves memory: it never stores the weights, of which there are $q \cdot k$ for each head. For a sentence of 16
+# tokens these are 256 numbers, and there is nothing to save. On a CPU the formula itself, as two products over the batch, is quicker there,
+# above all backwards. Long sentences take the kernel.
 
 
 # %%
@@ -132,6 +291,10 @@ def short_attention(
         return weights.where(mask.any(-1, keepdim=True), 0.0) @ v
 
 
+# %% [markdown]
+# None of this is in the blocks. `speed_up` swaps it in; names and shapes of weights stay, so a checkpoint fits before and after.
+
+
 # %%
 def speed_up(model: nn.Module) -> nn.Module:
     """Swap in what is faster on a CPU, the same in what it computes: cheap dropout and float32 attention."""
@@ -145,7 +308,10 @@ def speed_up(model: nn.Module) -> nn.Module:
 
 
 # %% [markdown]
-# ## What a process should set
+# ### What a process should set
+#
+# **bfloat16** has the range of float32 with 8 bits of digits. Matrix units multiply it several times as fast, where a machine has them; elsewhere it is
+# emulated, and slower. So ask.
 
 
 # %%
@@ -154,6 +320,11 @@ def has_fast_bfloat16(device: torch.device | str) -> bool:
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+
+
+# %% [markdown]
+# A fresh tensor of 80 MB costs more than its numbers: the system maps its pages one by one, at their first touch. Kept by the process and used
+# again, they are free. But that is for the *process* to say, so only the command line says it, never a function of the library.
 
 
 # %%
@@ -173,7 +344,10 @@ def tune_allocator() -> bool:
 
 
 # %% [markdown]
-# ## Decoding with fewer calls
+# ### Decoding with fewer calls
+#
+# A step of decoding multiplies one row. The work is so small that **calling** an operator costs as much as its arithmetic. So call less: queries, keys and
+# values come from one product with three matrices side by side, keys and values of the source from one for all layers.
 
 
 # %%
@@ -232,6 +406,9 @@ class PackedDecoder:
 
 # %% [markdown]
 # ### Beams that stay where they are
+#
+# `StaticDecoder` has the methods of chapter 12's `IncrementalDecoder`. Its cache is one block of memory, made beforehand: a step writes its keys and
+# values into the next place instead of making everything longer by one. `select` reorders the mask, `keep` lets sentences go.
 
 
 # %%
@@ -248,7 +425,7 @@ class StaticDecoder:
         self.heads = model.config.n_heads
         kv = F.linear(memory, *packed.source)
         kv = rearrange(kv, "b k (l two h d) -> l two b h k d", l=len(packed.layers), two=2, h=self.heads)
-        self.source = kv.contiguous()
+        self.source = [layer.unbind() for layer in kv.contiguous()]
         real = rearrange(src != model.config.pad_id, "b k -> b 1 1 k")
         self.src_mask = None if real.all() else torch.zeros_like(real, dtype=memory.dtype).masked_fill(~real, -math.inf)
         self.cache: Float[Tensor, "l b t n kv"] | None = None
@@ -257,7 +434,8 @@ class StaticDecoder:
     def make_room(self, b: int, n: int) -> None:
         """Make room for keys and values of 32 positions, or for twice as many as there are."""
         shape = (len(self.packed.layers), b, max(32, self.position), n, 2 * self.packed.model.config.d_model)
-        room, hidden = self.source.new_empty(shape), self.source.new_full((b, n, shape[2], n), -math.inf)
+        like = self.source[0][0]
+        room, hidden = like.new_empty(shape), like.new_full((b, n, shape[2], n), -math.inf)
         self.cache = room if self.cache is None else torch.cat([self.cache, room], dim=2)
         self.family = hidden if self.family is None else torch.cat([self.family, hidden], dim=2)
 
@@ -265,7 +443,7 @@ class StaticDecoder:
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
         packed, model, t, rows = self.packed, self.packed.model, self.position, len(ids)
-        b, d = self.source.shape[2], model.config.d_model
+        b, d = len(self.source[0][0]), model.config.d_model
         n = rows // b
         if self.cache is None or t == self.cache.shape[2]:
             self.make_room(b, n)
@@ -279,21 +457,20 @@ class StaticDecoder:
                 return x + sublayer(F.layer_norm(x, (d,), *norm), *inputs)
             return F.layer_norm(x + sublayer(x, *inputs), (d,), *norm)
 
-        def split(x: Tensor) -> Tensor:
-            return x.view(b, -1, self.heads, d // self.heads).transpose(1, 2)
+        def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+            if n == 1:
+                return F.scaled_dot_product_attention(q.view(b, self.heads, 1, -1), k, v, mask).reshape(rows, d)
+            heads = F.scaled_dot_product_attention(q.view(b, n, self.heads, -1).transpose(1, 2), k, v, mask)
+            return heads.transpose(1, 2).reshape(rows, d)
 
         def look_back(x: Tensor, layer: PackedLayer, cache: Tensor) -> Tensor:
             qkv = F.linear(x, *layer.qkv)
             cache.select(1, t).copy_(qkv.narrow(1, d, 2 * d).view(b, n, -1))
             past = cache.narrow(1, 0, t + 1).view(b, (t + 1) * n, 2, self.heads, -1)
-            k, v = past.permute(2, 0, 3, 1, 4).unbind()
-            heads = F.scaled_dot_product_attention(split(qkv.narrow(1, 0, d)), k, v, mask)
-            return F.linear(heads.transpose(1, 2).reshape(rows, d), *layer.self_out)
+            return F.linear(attend(qkv.narrow(1, 0, d), *past.permute(2, 0, 3, 1, 4).unbind(), mask), *layer.self_out)
 
-        def ask(x: Tensor, layer: PackedLayer, source: Tensor) -> Tensor:
-            k, v = source.unbind()
-            heads = F.scaled_dot_product_attention(split(F.linear(x, *layer.ask)), k, v, self.src_mask)
-            return F.linear(heads.transpose(1, 2).reshape(rows, d), *layer.cross_out)
+        def ask(x: Tensor, layer: PackedLayer, k: Tensor, v: Tensor) -> Tensor:
+            return F.linear(attend(F.linear(x, *layer.ask), k, v, self.src_mask), *layer.cross_out)
 
         def think(x: Tensor, layer: PackedLayer) -> Tensor:
             return F.linear(packed.activation(F.linear(x, *layer.widen)), *layer.narrow)
@@ -301,7 +478,7 @@ class StaticDecoder:
         x = torch.add(model.positions.table[t], F.embedding(ids, model.embedding.weight), alpha=packed.scale)
         for layer, cache, source in zip(packed.layers, self.cache, self.source, strict=True):
             x = residual(x, layer.norms[0], look_back, layer, cache)
-            x = residual(x, layer.norms[1], ask, layer, source)
+            x = residual(x, layer.norms[1], ask, layer, *source)
             x = residual(x, layer.norms[2], think, layer)
         self.position += 1
         return F.linear(model.decoder.norm(x), packed.table, model.bias)
@@ -313,8 +490,8 @@ class StaticDecoder:
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Continue with the sentences named, in that order."""
-        self.source, self.cache = self.source[:, :, sentences], self.cache[:, sentences]
-        self.family = self.family[sentences]
+        self.source = [(k[sentences], v[sentences]) for k, v in self.source]
+        self.cache, self.family = self.cache[:, sentences], self.family[sentences]
         if self.src_mask is not None:
             self.src_mask = self.src_mask[sentences]
 
@@ -335,3 +512,206 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
     found = blocks.gather(1, chosen.unsqueeze(-1).expand(-1, -1, block)).flatten(1).topk(k)
     indices = chosen.gather(1, found.indices // block) * block + found.indices % block
     return torch.return_types.topk((found.values, indices))
+
+
+# %% [markdown]
+# ## The proof
+#
+# **The loss in chunks is the loss**, in value and in every gradient. Against PyTorch's own, on labels smoothed as chapter 11 does it; chunks of 7, so
+# that one is not full:
+
+# %% tags=["active-ipynb"]
+# torch.manual_seed(0)
+# x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((50, 16), (30, 16), (30,)))
+# labels = torch.randint(0, 30, (50,))  # 0 is padding
+# real = labels != 0
+#
+# smoothed = torch.full((50, 30), 0.1 / 29).index_fill(1, torch.tensor(0), 0.0) + 0.9 * F.one_hot(labels, 30)
+# want = F.cross_entropy(F.linear(x, weight, bias)[real], smoothed[real])
+# got = chunked_loss(x, weight, bias, labels, pad_id=0, smoothing=0.1, chunk=7)
+#
+# torch.testing.assert_close(got, want)
+# for a, b in zip(torch.autograd.grad(got, (x, weight, bias)), torch.autograd.grad(want, (x, weight, bias))):
+#     torch.testing.assert_close(a, b)
+# print("values and gradients are equal")
+
+# %% [markdown]
+# **And it keeps little.** Autograd tells what each operation saves for the backward pass. (`saved_tensors_hooks` is called for every tensor.)
+
+# %% tags=["active-ipynb"]
+# def saved(run):
+#     """Return the megabytes of the different tensors that wait for the backward pass."""
+#     sizes = {}
+#
+#     def note(tensor):
+#         sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() / 1e6
+#         return tensor
+#
+#     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+#         kept = run()  # held, so that no address is used twice
+#     return sum(sizes.values()), kept
+#
+#
+# states = torch.randn(2_000, 128, requires_grad=True)
+# table, zeros = torch.randn(10_000, 128, requires_grad=True), torch.zeros(10_000, requires_grad=True)
+# answers = torch.randint(1, 10_000, (2_000,))
+# whole, _ = saved(lambda: label_smoothed_loss(F.linear(states, table, zeros), answers, 0))
+# chunks, _ = saved(lambda: chunked_loss(states, table, zeros, answers, 0))
+# print(f"at once {whole:.0f} MB · in chunks {chunks:.0f} MB")
+# assert chunks < whole / 10
+
+# %% [markdown]
+# What is left are the gradients themselves, of the states and of the table.
+#
+# **Dropout drops its share, keeps the mean, and is drawn anew each time.** A million features:
+
+# %% tags=["active-ipynb"]
+# dropout, ones = CheapDropout(0.1), torch.ones(1_000, 1_000)
+# out = dropout(ones)
+# print(f"dropped {(out == 0).double().mean():.3f} · mean {out.double().mean():.2f} · values {out.unique().numpy().round(3)}")
+# assert not dropout(ones).equal(out) and dropout.eval()(ones).equal(ones)
+
+# %% [markdown]
+# **Attention is attention**, with the mask and without, values and gradients; a row that may look nowhere gets zeros, as in chapter 3.
+
+# %% tags=["active-ipynb"]
+# from transformer.attention import attention
+# from transformer.checks import check_attention
+#
+# q, k, v = (torch.randn(2, 4, 9, 8, requires_grad=True) for _ in range(3))
+# mask = torch.rand(2, 1, 9, 9) < 0.6
+# mask[0, 0, 3] = False
+# for m in (None, mask):
+#     one, other = short_attention(q, k, v, m), attention(q, k, v, m)
+#     torch.testing.assert_close(one, other)
+#     for a, b in zip(torch.autograd.grad(one.square().sum(), (q, k, v)), torch.autograd.grad(other.square().sum(), (q, k, v))):
+#         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+# print("equal, and the row without keys is", short_attention(q, k, v, mask)[0, 0, 3].abs().max().item())
+
+# %% [markdown]
+# **The packed decoder reads what the plain one reads**, and every search finds the same, token by token, with hypotheses that change places and sentences that leave:
+
+# %% tags=["active-ipynb"]
+# from transformer.checks import check_incremental, decoding_model
+# from transformer.inference import IncrementalDecoder, beam_search, greedy_search
+#
+# check_incremental(lambda model, src: PackedDecoder(model)(model, src))
+#
+# lively, sources = decoding_model("cpu"), torch.randint(3, 9, (20, 7))
+# packed = PackedDecoder(lively)
+# assert greedy_search(lively, sources, 20, decoder=packed).equal(greedy_search(lively, sources, 20))
+# for beam_size in (2, 5):
+#     one, other = (beam_search(lively, sources, beam_size, max_len=20, decoder=d) for d in (packed, IncrementalDecoder))
+#     assert one[0].equal(other[0])
+#     torch.testing.assert_close(one[1], other[1])
+# print("20 sentences,", *one[0].shape, "tokens: the same")
+
+# %% [markdown]
+# **The largest of many** are the largest:
+
+# %% tags=["active-ipynb"]
+# x = torch.randn(64, 10_000)
+# assert top_k(x, 10).indices.equal(x.topk(10).indices)
+
+# %% [markdown]
+# ## The look
+#
+# ### A ladder for training
+#
+# One change after the other, each on top of those before. Times are medians of five steps on one thread; on another machine, other steps of the ladder
+# are the high ones.
+
+# %% tags=["active-ipynb", "nbval-ignore-output"]
+# from statistics import median
+#
+#
+# def seconds(step, repeats=5):
+#     step()
+#     times = []
+#     for _ in range(repeats):
+#         start = time.perf_counter()
+#         step()
+#         times.append(time.perf_counter() - start)
+#     return median(times)
+#
+#
+# def chunked_step(half=False):
+#     with torch.autocast("cpu", torch.bfloat16, enabled=half):
+#         states = model.states(tgt[:, :-1], model.encode(src), src).flatten(0, 1)
+#         loss = chunked_loss(states, model.embedding.weight, model.bias, tgt[:, 1:].flatten(), 0)
+#     loss.backward()
+#     return loss
+#
+#
+# before = plain_step()
+# ladder = {"plain": seconds(plain_step), "loss in chunks": seconds(chunked_step)}
+# speed_up(model)
+# ladder["dropout, attention"] = seconds(chunked_step)
+# if has_fast_bfloat16("cpu"):
+#     ladder["bfloat16"] = seconds(lambda: chunked_step(half=True))
+# plot_bars({name: ladder["plain"] / spent for name, spent in ladder.items()}, ylabel="times as fast as plain", title="A step of training")
+
+# %% [markdown]
+# And where does the time go now?
+
+# %% tags=["active-ipynb", "nbval-ignore-output"]
+# plot_bars(shares(lambda: chunked_step(half=has_fast_bfloat16("cpu"))), ylabel="share of the time", title="A fast step of training")
+
+# %% [markdown]
+# ### A ladder for decoding
+#
+# Twenty tokens for each of 64 sentences: everything again at each step (chapter 12's first way), with a cache, and with the packed decoder. The lower
+# the step, the more of it is arithmetic.
+
+# %% tags=["active-ipynb", "nbval-ignore-output"]
+# from transformer.inference import spread
+#
+#
+# @torch.inference_mode()
+# def again_each_step(src, steps):
+#     memory, ids = model.eval().encode(src), torch.ones(len(src), 1, dtype=torch.int64)
+#     for _ in range(steps):
+#         ids = torch.cat([ids, model.decode(ids, memory, src)[:, -1:].argmax(-1)], dim=1)
+#     return ids[:, 1:]
+#
+#
+# with torch.no_grad():
+#     model.bias[[0, 1, 2]] = -1e9  # nobody ends early
+# packed = PackedDecoder(model)
+# ways = {
+#     "all again": lambda: again_each_step(src, 20),
+#     "cache": lambda: greedy_search(model, src, 20),
+#     "packed": lambda: greedy_search(model, src, 20, decoder=packed),
+# }
+# first, *others = [way() for way in ways.values()]
+# assert all(other.equal(first) for other in others)
+#
+# spent = {name: seconds(way, 3) for name, way in ways.items()}
+# plot_bars({name: 64 * 20 / s for name, s in spent.items()}, ylabel="tokens a second", title="Greedy search, one thread")
+
+# %% [markdown]
+# One more step of that ladder is not in the decoder: `spread` (chapter 12) gives each core sentences of its own, with one thread, instead of letting
+# two threads share every small operator.
+#
+# ### What did not help
+#
+# Each of these was measured on two cores, and left out:
+#
+# | tried | found |
+# |---|---|
+# | `torch.compile` on a CPU, with lengths that change | 20 to 90 seconds to start, no gain after |
+# | one product for q, k and v in training | a few percent, for a second form of chapter 4 |
+# | dropout inside the attention kernel | three times the kernel's time |
+# | two threads in each operator of decoding | slower than two workers with one thread each |
+# | bfloat16 for a single row | the call costs more than the digits save |
+
+# %% [markdown]
+# ## Paper and code
+#
+# | the paper | here | why |
+# |---|---|---|
+# | 8 GPUs, 12 hours for the base model (section 5.2) | two cores, minutes, a small model | a course must fit a laptop |
+# | says nothing of precision | products in bfloat16 where that is quick, sums and weights in float32 | several times as fast, same scores |
+# | dropout after sublayers and embeddings (section 5.4) | the same places, from raw bits | a tenth of the time |
+#
+# How all this compares with other libraries, on the same work, is measured by `make bench`; the README shows the table.
