@@ -31,11 +31,11 @@ TEXTS = ["the cat is on the mat", "il gatto è sul tappeto", "a dog", "the mat",
 TOKENIZER = train_tokenizer(TEXTS * 3, 50)
 SIZE = TOKENIZER.get_vocab_size()
 DICE = torch.Generator().manual_seed(0)
-ROWS = encode(TOKENIZER, TEXTS) + [[*torch.randint(3, SIZE, (n,), generator=DICE).tolist(), EOS] for n in range(20)]
+ROWS = encode(TOKENIZER, TEXTS) + [[*torch.randint(3, SIZE, (n,), generator=DICE).tolist(), EOS] for n in range(1, 20)]
 both_norms = pytest.mark.parametrize("norm", ["post", "pre"])
 
 
-def lively(norm: str = "post", seed: int = 0, **changes) -> Transformer:
+def lively(norm: str = "post", seed: int = 0, end: float = 2.0, **changes) -> Transformer:
     """Return a model that says various things of various lengths, and neither padding nor <s>."""
     torch.manual_seed(seed)
     model = small_model(vocab_size=SIZE, max_len=24, norm=norm, dropout=0.5, **changes).requires_grad_(False).eval()
@@ -43,7 +43,7 @@ def lively(norm: str = "post", seed: int = 0, **changes) -> Transformer:
     model.positions.table.mul_(2)
     last.gain.normal_(std=3)
     model.bias.sub_(model(*torch.randint(3, SIZE, (2, 50, 6))).mean((0, 1)))
-    model.bias[EOS] += 1
+    model.bias[EOS] += end
     model.bias[[PAD, BOS]] = -30
     return model
 
@@ -73,6 +73,14 @@ def test_ctranslate2_finds_the_same_tokens(norm: str, seed: int, tmp_path) -> No
         assert searcher.search(ROWS, beam_size, penalty, max_len) == want, (beam_size, penalty, max_len)
         seen |= set(map(tuple, want))
     assert len({len(row) for row in seen}) > 3 and {row[-1] == EOS for row in seen} == {True, False}
+
+
+def test_without_a_length_penalty_it_ends_by_the_same_rule(tmp_path) -> None:
+    """Two hypotheses end, neither as the likeliest of its step: by the engine's own rule for 0 it would go on."""
+    model = lively("pre", 1, end=3.0)
+    assert engine(model, tmp_path / "out").search([[25, 28, EOS]], 2, 0.0, 20) == found(
+        model, [[25, 28, EOS]], 2, 0.0, 20
+    )
 
 
 def test_groups_keep_their_limits_and_their_order(tmp_path) -> None:
@@ -127,9 +135,10 @@ def test_what_the_engine_can_not_be_is_refused(options: dict, words: str, tmp_pa
     [
         ([[5, 2]], 0, "beam_size must be at least 1, not 0"),
         ([[5, 2]], SIZE // 2, f"beam_size {SIZE // 2} is too wide for a vocabulary of {SIZE} tokens"),
-        ([[5] * 25], 1, "a row has 25 tokens, the model's max_len is 24: split it"),
-        ([[5, SIZE]], 1, f"rows has ids from 5 to {SIZE}, but the vocabulary ends at {SIZE - 1}"),
+        ([[5] * 24 + [2]], 1, "row 1 has 25 tokens, the model's max_len is 24: split it"),
+        ([[5, 2], [SIZE, 2]], 1, f"rows has ids from 2 to {SIZE}, but the vocabulary ends at {SIZE - 1}"),
         ([[-1, 2]], 1, "rows has ids from -1"),
+        *(([[5, 2], row], 1, "row 2 is not a sentence") for row in ([], [5], [2], [1, 5, 2], [5, 0, 2], [5, 2, 2])),
     ],
 )
 def test_what_the_engine_can_not_search_is_refused(rows: list, beam_size: int, words: str, tmp_path) -> None:
@@ -195,7 +204,7 @@ def onnx(request, tmp_path_factory):
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
     runtime = pytest.importorskip("onnxruntime")
-    model = speed_up(lively(request.param, n_layers=1).train())
+    model = speed_up(lively(request.param, end=3.0, n_layers=1).train())
     folder = export_onnx(model, tmp_path_factory.mktemp("onnx") / "out")
     assert sorted(path.name for path in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
     encoder, decoder = (runtime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))

@@ -91,7 +91,7 @@ def test_greedy_search_in_a_batch_of_many(model, many) -> None:
     lengths = (ids != 0).sum(1)
     short = greedy_search(model, many[lengths < 20], 23)
     assert short.equal(greedy_by_hand(model, many[lengths < 20], 23))
-    assert 8 < len(short) and short.shape[1] < 20, "no wider than the longest"
+    assert len(short) > 8 and short.shape[1] < 20, "no wider than the longest"
 
 
 def test_sentences_that_have_ended_cost_nothing_more(model, many, counting, steps) -> None:
@@ -179,15 +179,15 @@ def translator() -> Translator:
     return Translator(small_model(vocab_size=tokenizer.get_vocab_size(), max_len=24), tokenizer)
 
 
-class Echo:
+class Echo(TorchEngine):
     """An engine that answers with its sources, but for some that it loses."""
 
     def __init__(self, groups_lost: int = 0, rows_lost: int = 0):
         self.groups_lost, self.rows_lost, self.asked = groups_lost, rows_lost, []
 
-    def search(self, groups: list, beam_size: int, length_penalty: float) -> list:
+    def search(self, groups, beam_size: int, length_penalty: float):
         self.asked.append((beam_size, length_penalty))
-        return [group[self.rows_lost :] for group in groups[self.groups_lost :]]
+        yield from [group[self.rows_lost :] for group in groups[self.groups_lost :]]
 
 
 def test_a_translator_asks_the_engine_that_it_is_given(translator) -> None:
@@ -211,7 +211,7 @@ def test_the_bar_counts_the_groups(translator, capsys) -> None:
 
 
 def test_one_string_is_refused_with_advice(translator) -> None:
-    with pytest.raises(ValueError, match="^translate takes a list of sentences, not one string$"):
+    with pytest.raises(ValueError, match=r"^translate takes a list of sentences, not one string$"):
         translator.translate("the cat")
 
 

@@ -210,3 +210,53 @@ def test_a_device_that_is_not_there_is_refused(capsys):
         main(["translate", "--device", "cuda", "one"])
     assert exit.value.code == 2
     assert "there is no device 'cuda'" in capsys.readouterr().err
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+def test_another_engine_gives_the_same_text(model, capsys):
+    pytest.importorskip("ctranslate2")
+    sentences = ["one two", "six six", "three"]
+    texts = []
+    for options in ([], ["--engine", "ctranslate2"], ["--engine", "ctranslate2", "--precision", "int8"]):
+        assert main(["translate", "--model", str(model), "--device", "cpu", *options, *sentences]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[2].count("\n") == 3
+    assert (model / "ctranslate2" / "model.bin").is_file()
+
+
+def test_export_says_where_the_model_is(model, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    assert main(["export", "--to", "onnx", "--model", str(model), "--out", str(tmp_path / "graphs")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "graphs")
+    assert {path.name for path in (tmp_path / "graphs").iterdir()} >= {"encoder.onnx", "decoder.onnx"}
+
+
+def test_half_precision_translates_too(model, capsys):
+    assert main(["translate", "--model", str(model), "--device", "cpu", "--precision", "bf16", "one two"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_precision_that_the_engine_lacks_is_named(model, capsys):
+    assert "engine torch has fp32 and bf16" in complaint(
+        capsys, "translate", "--model", model, "--precision", "int8", "one"
+    )
+    assert "no precision 'bf16' on cpu" in complaint(
+        capsys,
+        "translate",
+        "--model",
+        model,
+        "--engine",
+        "ctranslate2",
+        "--precision",
+        "bf16",
+        "--device",
+        "cpu",
+        "one",
+    )
+
+
+def test_what_is_not_there_can_not_be_exported(capsys):
+    assert "there is no model 'nowhere'" in complaint(capsys, "export", "--to", "onnx", "--model", "nowhere")

@@ -327,9 +327,13 @@ def check_search(groups: Sequence[tuple[Sequence[Sequence[int]], int]], beam_siz
         raise ValueError(f"beam_size {beam_size} is too wide for a vocabulary of {config.vocab_size} tokens")
     rows = [row for rows, _ in groups for row in rows]
     check_ids("rows", torch.tensor([i for row in rows for i in row]), config.vocab_size)
-    longest = max(map(len, rows), default=0)
-    if longest > config.max_len:
-        raise ValueError(f"a row has {longest} tokens, the model's max_len is {config.max_len}: split it")
+    special = {config.pad_id, config.bos_id, config.eos_id}
+    for number, row in enumerate(rows, start=1):
+        if len(row) > config.max_len:
+            raise ValueError(f"row {number} has {len(row)} tokens, the model's max_len is {config.max_len}: split it")
+        # Without a word it would search nothing, and padding it would read like a word.
+        if len(row) < 2 or row[-1] != config.eos_id or not special.isdisjoint(row[:-1]):
+            raise ValueError(f"row {number} is not a sentence, words and then </s>: {list(row[:8])}")
 
 
 # --- ONNX ------------------------------------------------------------------------------------------------------------

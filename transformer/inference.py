@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from transformer.data import cache_dir, decode, encode, pad
 from transformer.decoder import DecoderLayer, padding_mask
+from transformer.export import CTranslate2Engine, current_ctranslate2
 from transformer.fast import PackedDecoder, top_k
 from transformer.model import Config, Transformer, load_model
 
@@ -312,7 +313,8 @@ def decoding(model: Transformer) -> Iterator[None]:
 
 # %% [markdown]
 # The loop is the same for both; only the choice differs. A row that has written `</s>` gets padding, and as soon as a quarter
-# of the rows has ended, they leave the batch: why compute what nobody reads? Padding and `<s>` are never a next token.
+# of the rows has ended, they leave the batch: why compute what nobody reads? Padding and `<s>` are never a next token. (`top_k` below is
+# PyTorch's `topk`, quicker; chapter 15 shows how.)
 
 
 # %%
@@ -495,20 +497,21 @@ class TorchEngine:
     def __init__(self, model: Transformer):
         self.model, self.decoder = model, PackedDecoder(model)
 
-    def search(
-        self, groups: Sequence[list[list[int]]], beam_size: int, length_penalty: float
+    def search_all(
+        self, groups: Sequence[tuple[list[list[int]], int]], beam_size: int = 5, length_penalty: float = 1.0
     ) -> Iterator[list[list[int]]]:
-        """Yield the translations of each group of sources, ids in and ids out, padding included."""
+        """Yield the translations of each group of sources with its max_len, ids in and ids out, padding included."""
         model, device = self.model, self.model.bias.device
 
-        def translate(rows: list[list[int]]) -> list[list[int]]:
-            src, limit = pad(rows, model.config.pad_id).to(device), most_tokens(rows)
+        def search(group: tuple[list[list[int]], int]) -> list[list[int]]:
+            rows, max_len = group
+            src = pad(rows, model.config.pad_id).to(device)
             if beam_size == 1:
-                return greedy_search(model, src, limit, self.decoder).tolist()
-            return beam_search(model, src, beam_size, length_penalty, limit, self.decoder)[0].tolist()
+                return greedy_search(model, src, max_len, self.decoder).tolist()
+            return beam_search(model, src, beam_size, length_penalty, max_len, self.decoder)[0].tolist()
 
         with decoding(model):
-            yield from spread(translate, groups, 1 if device.type != "cpu" else None)
+            yield from spread(search, groups, None if device.type == "cpu" else 1)
 
 
 # %%
@@ -538,7 +541,7 @@ class Translator:
     `engine` searches; by default it is PyTorch's, with a copy of the decoder's weights as they are now.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, engine: TorchEngine | None = None):
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, engine: TorchEngine | CTranslate2Engine | None = None):
         self.model, self.tokenizer, self.engine = model, tokenizer, engine or TorchEngine(model)
 
     @classmethod
@@ -553,9 +556,10 @@ class Translator:
         model = load_model(folder).to(device)
         tokenizer = read_tokenizer(folder / "tokenizer.json", model.config.vocab_size)
         if engine == "ctranslate2":
-            return cls(model, tokenizer, ctranslate2_engine(folder, model, tokenizer, device, precision))
+            exported = current_ctranslate2(model, tokenizer, folder / "ctranslate2")
+            return cls(model, tokenizer, CTranslate2Engine(exported, model.config, device, precision))
         if engine != "torch" or precision not in ("fp32", "bf16"):
-            raise ValueError(f"engine torch knows fp32 and bf16, ctranslate2 fp32 and int8: not {engine} {precision}")
+            raise ValueError(f"engine torch has fp32 and bf16, ctranslate2 fp32 and int8: not {engine} {precision}")
         return cls(model.bfloat16() if precision == "bf16" else model, tokenizer)
 
     def translate(
@@ -581,7 +585,8 @@ class Translator:
         if beam_size < 1:
             raise ValueError(f"beam_size must be at least 1, not {beam_size}")
         groups = groups_by_length(rows, max_tokens // beam_size)
-        results = self.engine.search([[rows[i] for i in group] for group in groups], beam_size, length_penalty)
+        work = [([rows[i] for i in group], 2 * bucket(len(rows[group[0]]))) for group in groups]
+        results = self.engine.search_all(work, beam_size, length_penalty)
         found: dict[int, list[int]] = {}
         for group, ids in zip(groups, tqdm(results, "translating", len(groups), disable=not progress), strict=True):
             found |= zip(group, ids, strict=True)
@@ -604,12 +609,6 @@ def model_folder(name: str | Path) -> Path:
 def bucket(length: int) -> int:
     """Return the length rounded up to a multiple of 16: a limit that does not depend on neighbours in a batch."""
     return 16 * math.ceil(length / 16)
-
-
-# %%
-def most_tokens(rows: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens the translations of a group of sources may have: twice their bucket."""
-    return 2 * bucket(max(map(len, rows)))
 
 
 # %%
