@@ -17,6 +17,7 @@ LIT = {
     10: {"text"},
     11: {"loss"},
     12: {"loop"},
+    15: {"multi_head", "output"},
 }
 CAPTIONS = {
     0: "the Transformer",
@@ -32,6 +33,7 @@ CAPTIONS = {
     10: "text to ids",
     11: "the loss",
     12: "one token at a time",
+    15: "what becomes faster",
 }
 SLEEP = "#c3ccd8"
 LEFT, RIGHT, WIDTH = 98, 330, 164  # the encoder's and the decoder's column
@@ -174,10 +176,10 @@ def _memory(m: Map, encoder: Box, cross: Box) -> None:
 
 def _output(m: Map, last: Box) -> None:
     """Draw the linear layer, softmax, the loss with its labels, and the loop back to the input."""
-    linear = m.box(RIGHT, 60, WIDTH, 24, "linear", m.tone("purple", "model"), 12)
-    softmax = m.box(RIGHT, 18, WIDTH, 24, "softmax", m.tone("purple", "model loop"), 12)
+    linear = m.box(RIGHT, 60, WIDTH, 24, "linear", m.tone("purple", "model output"), 12)
+    softmax = m.box(RIGHT, 18, WIDTH, 24, "softmax", m.tone("purple", "model loop output"), 12)
     m.arrow(last.top, linear.bottom, colour=m.flow("model"))
-    m.arrow(linear.top, softmax.bottom, colour=m.flow("model"))
+    m.arrow(linear.top, softmax.bottom, colour=m.flow("model output"))
     colour = m.ink("rose", "loss")
     loss = m.box(194, 37, 74, 28, "loss", m.tone("rose", "loss"), 12, "bold")
     labels = m.box(28, 37, 126, 28, "c'è un gatto…", m.tone("green", "loss"), 10.5, "mono")

@@ -9,6 +9,7 @@ import blocks
 import decoding
 import hero
 import layers
+import speed
 from architecture import LIT, architecture
 from canvas import Canvas
 
@@ -18,6 +19,7 @@ FIGURES: dict[str, Callable[[], Canvas]] = {
     **blocks.DIAGRAMS,
     **layers.DIAGRAMS,
     **decoding.DIAGRAMS,
+    **speed.DIAGRAMS,
     **hero.DIAGRAMS,
 }
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from transformer.checks import LIVELY, decoding_model, greedy_by_hand, small_model
 from transformer.data import train_tokenizer
+from transformer.export import CTranslate2Engine
 from transformer.inference import (
     IncrementalDecoder,
     TorchEngine,
     Translator,
     beam_search,
-    best_extensions,
     greedy_search,
     sample,
     scores,
@@ -104,16 +104,6 @@ def test_sentences_that_have_ended_cost_nothing_more(model, many, counting, step
     assert steps[0] == 60 and steps == sorted(steps, reverse=True) and steps[-1] < 60
 
 
-def test_the_best_extensions_of_two_hypotheses() -> None:
-    written, before = torch.tensor([[[1, 7], [1, 8]]]), torch.tensor([[-1.0, -2.0]])
-    log_probs = torch.tensor([[-9.0, -9.0, -0.3, -1.5], [-9.0, -9.0, -0.1, -8.0]])
-    top, ids, rows = best_extensions(written, before, log_probs, 3)
-    torch.testing.assert_close(top, torch.tensor([[-1.3, -2.1, -2.5]]))
-    assert ids.tolist() == [[[1, 7, 2], [1, 8, 2], [1, 7, 3]]]
-    assert rows.tolist() == [[0, 1, 0]]
-    assert best_extensions(written[:, :1], before[:, :1], log_probs[:1], 9)[1].shape == (1, 4, 3), "there are no more"
-
-
 @pytest.mark.parametrize(
     "search", [greedy_search, sample, lambda *args: beam_search(*args)[0]], ids=["greedy", "sample", "beam"]
 )
@@ -159,7 +149,7 @@ def test_on_a_cpu_groups_are_spread_over_the_threads() -> None:
     torch.set_num_threads(2)
     try:
         for width in (1, 2):
-            assert len(list(engine.search([[[4, 2]], [[5, 2]]], width, 1.0))) == 2
+            assert len(list(engine.search_all([([[4, 2]], 9), ([[5, 2]], 9)], width))) == 2
     finally:
         torch.set_num_threads(threads)
 
@@ -168,8 +158,8 @@ def test_on_a_cpu_groups_are_spread_over_the_threads() -> None:
 def test_an_engine_pads_with_the_models_own_padding(width: int) -> None:
     engine = TorchEngine(small_model(pad_id=3, bos_id=1, eos_id=2))
     rows = [[4, 5, 6, 2], [7, 2]]
-    alone = [next(engine.search([[row]], width, 1.0))[0] for row in rows]
-    together = next(engine.search([rows], width, 1.0))
+    alone = [next(engine.search_all([([row], 9)], width))[0] for row in rows]
+    together = next(engine.search_all([(rows, 9)], width))
     assert [[i for i in row if i != 3] for row in together] == [[i for i in row if i != 3] for row in alone]
 
 
@@ -185,16 +175,17 @@ class Echo(TorchEngine):
     def __init__(self, groups_lost: int = 0, rows_lost: int = 0):
         self.groups_lost, self.rows_lost, self.asked = groups_lost, rows_lost, []
 
-    def search(self, groups, beam_size: int, length_penalty: float):
-        self.asked.append((beam_size, length_penalty))
-        yield from [group[self.rows_lost :] for group in groups[self.groups_lost :]]
+    def search_all(self, groups, beam_size: int = 5, length_penalty: float = 1.0):
+        self.asked.append(([max_len for _, max_len in groups], beam_size, length_penalty))
+        yield from [rows[self.rows_lost :] for rows, _ in groups[self.groups_lost :]]
 
 
 def test_a_translator_asks_the_engine_that_it_is_given(translator) -> None:
     echo = Echo()
-    texts = ["the cat", "il gatto è sul tappeto", "mat"]
-    assert Translator(translator.model, translator.tokenizer, echo).translate(texts) == texts
-    assert echo.asked == [(5, 1.0)]
+    texts = ["the cat", " ".join(["the cat"] * 9), "mat"]
+    echoing = Translator(translator.model, translator.tokenizer, echo)
+    assert echoing.translate(texts) == echoing.translate(texts, beam_size=2, length_penalty=0.6) == texts
+    assert echo.asked == [([64, 32], 5, 1.0), ([64, 32], 2, 0.6)]
 
 
 @pytest.mark.parametrize("lost", [{"groups_lost": 1}, {"rows_lost": 1}], ids=str)
@@ -232,9 +223,25 @@ def test_a_translator_is_as_precise_as_asked(saved, options: dict, dtype: torch.
     assert isinstance(loaded.translate(["the cat"])[0], str)
 
 
+def test_another_engine_says_the_same(saved) -> None:
+    pytest.importorskip("ctranslate2")
+    texts = ["the cat", "il gatto è sul tappeto"]
+    loaded = Translator.load(saved, engine="ctranslate2")
+    assert isinstance(loaded.engine, CTranslate2Engine)
+    assert loaded.translate(texts) == Translator.load(saved).translate(texts)
+
+
+def test_an_engine_hands_on_what_the_search_is_told(model, many) -> None:
+    engine, rows = TorchEngine(model), [row[row != 0].tolist() for row in many]
+    for width, penalty, max_len in ((1, 1.0, 6), (2, 0.0, 12), (5, 1.0, 12)):
+        (found,) = engine.search_all([(rows, max_len)], width, penalty)
+        assert found == beam_search(model, many, width, penalty, max_len)[0].tolist()
+    assert [found] == list(engine.search_all([(rows, 12)])), "five hypotheses and the score of a token are the default"
+
+
 @pytest.mark.parametrize(("engine", "precision"), [("torch", "int8"), ("tensorflow", "fp32")])
 def test_an_engine_or_a_precision_that_there_is_not_is_named(saved, engine: str, precision: str) -> None:
-    with pytest.raises(ValueError, match=f"torch knows fp32 and bf16, .*: not {engine} {precision}$"):
+    with pytest.raises(ValueError, match=f"torch .* fp32 and bf16, .*: not {engine} {precision}$"):
         Translator.load(saved, engine=engine, precision=precision)
 
 

@@ -13,6 +13,7 @@ AXES = {
     "d": "feature",
     "v": "vocabulary entry",
     "n": "beam: one of several hypotheses for a sentence",
+    "c": "candidate: an extension of a hypothesis",
 }
 
 __version__ = "0.1.0"

@@ -82,7 +82,9 @@ def describe_export(command: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     add_model_option(command)
     command.add_argument("--to", choices=("ctranslate2", "onnx"), required=True, help="the engine to write for")
-    command.add_argument("--out", type=Path, help="folder for it (default: one of the engine's name beside the weights)")
+    command.add_argument(
+        "--out", type=Path, help="folder for it (default: one of the engine's name beside the weights)"
+    )
     command.set_defaults(run=run_export)
 
 
@@ -293,9 +295,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             f"{corpus.name} has no split {options.split!r}, only {', '.join(k for k, v in splits.items() if v)}"
         )
     sources, references = zip(*splits[options.split], strict=True)
-    translations = load_translator(options).translate(
-        sources, options.beam, options.length_penalty, progress=True
-    )
+    translations = load_translator(options).translate(sources, options.beam, options.length_penalty, progress=True)
     exact = sum(map(str.__eq__, translations, references)) / len(references)
     found = {"sentences": len(sources), "exact": round(exact, 4)}
     found |= scores(translations, references, "none" if options.tokenized or options.tok else "13a")

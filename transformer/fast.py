@@ -11,7 +11,7 @@ r"""
 import ctypes
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -189,13 +189,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, labels, pad_id: int, smoothing: float, chunk: int):
-        share, device = smoothing / (len(weight) - 1), x.device
-        uniform = torch.full_like(bias, share).index_fill_(0, torch.tensor(pad_id, device=device), 0.0)
-        autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else x.dtype
+        device = x.device
+        uniform = torch.full_like(bias, smoothing / (len(bias) - 1)).scatter_(0, labels.new_tensor([pad_id]), 0.0)
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
         low_x, low_weight, low_bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-        dx, dweight = torch.empty_like(low_x), torch.zeros(weight.shape, device=device)
-        dbias, total = torch.zeros(bias.shape, device=device), torch.zeros((), device=device)
+        dx = torch.empty_like(low_x)
+        dweight, dbias, total = (torch.zeros(shape, device=device) for shape in (weight.shape, bias.shape, ()))
         with torch.autocast(device.type, enabled=False):
             for start in range(0, len(x), chunk):
                 part = slice(start, start + chunk)
@@ -207,19 +206,19 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 dx[part] = softmax @ low_weight
                 dbias += softmax.sum(0)
                 dweight += softmax.T @ low_x[part]
-            x, mean_row = x.float(), uniform @ weight.float()
-            sum_x = x.sum(0)
+            x, mean_row, sum_x = x.float(), uniform @ weight.float(), x.float().sum(0)
             total -= mean_row @ sum_x + len(x) * (uniform @ bias.float())
             dx = dx.float().sub_(mean_row).sub_((1 - smoothing) * F.embedding(labels, weight))
             dweight.index_add_(0, labels, x, alpha=smoothing - 1).addr_(uniform, sum_x, alpha=-1)
             dbias.sub_(len(x) * uniform).index_add_(0, labels, torch.ones_like(x[:, 0]), alpha=smoothing - 1)
         ctx.save_for_backward(dx, dweight, dbias)
-        ctx.tokens = len(x)
         return total / len(x)
 
     @staticmethod
     def backward(ctx, grad):
-        return *(saved * (grad / ctx.tokens) for saved in ctx.saved_tensors), None, None, None, None
+        dx, dweight, dbias = ctx.saved_tensors
+        scale = grad / len(dx)
+        return dx * scale, dweight * scale, dbias * scale, None, None, None, None
 
 
 # %%
@@ -284,7 +283,7 @@ def short_attention(
         q, k, v = q.float(), k.float(), v.float()
         if q.shape[-2] * k.shape[-2] > 1024:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+        scores = (q / math.sqrt(q.shape[-1])) @ rearrange(k, "b h k d -> b h d k")
         if mask is None:
             return scores.softmax(-1) @ v
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
@@ -359,7 +358,7 @@ def stacked(linears: Iterable[nn.Linear]) -> tuple[Tensor, Tensor]:
 
 # %%
 class PackedLayer(NamedTuple):
-    """Weight and bias of every product in a decoder layer, and gain and bias of its norms."""
+    """Weight and bias of every product in a decoder layer, gain and bias of its norms."""
 
     qkv: tuple[Tensor, Tensor]
     self_out: tuple[Tensor, Tensor]
@@ -373,9 +372,9 @@ class PackedLayer(NamedTuple):
     def of(cls, layer: DecoderLayer) -> "PackedLayer":
         """Lay out the weights of a layer."""
         own, cross, think = layer.self_attention, layer.cross_attention, layer.feed_forward
-        single = ([linear.weight, linear.bias] for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2))
+        single = ((linear.weight, linear.bias) for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2))
         norms = [(residual.norm.gain, residual.norm.bias) for residual in layer.residuals]
-        return cls(stacked([own.w_q, own.w_k, own.w_v]), *map(tuple, single), norms)
+        return cls(stacked([own.w_q, own.w_k, own.w_v]), *single, norms)
 
 
 # %%
@@ -407,93 +406,118 @@ class PackedDecoder:
 # %% [markdown]
 # ### Beams that stay where they are
 #
-# `StaticDecoder` has the methods of chapter 12's `IncrementalDecoder`. Its cache is one block of memory, made beforehand: a step writes its keys and
-# values into the next place instead of making everything longer by one. `select` reorders the mask, `keep` lets sentences go.
+# The cache is one block of memory, made beforehand: a step writes its keys and values into the next place, instead of making everything
+# longer by one. For the source, the mask is numbers to be added, made once: 0, or $-\infty$ for padding.
+
+
+# %%
+class StaticCache:
+    """Keys and values that stay where they were written, of the source and of n hypotheses for each sentence.
+
+    The hypotheses of a sentence ask all that any of them wrote; `family` hides what is not from their own past. So when they change
+    places, a small mask is reordered, and nothing is copied.
+    """
+
+    def __init__(self, packed: "PackedDecoder", src: Int[Tensor, "b k"]):
+        config, memory = packed.model.config, packed.model.encode(src)
+        self.n_heads, self.size, self.n_layers, self.t = config.n_heads, 2 * config.d_model, config.n_layers, 0
+        pattern = "b k (n two h d) -> n two b h k d"
+        kv = rearrange(F.linear(memory, *packed.source), pattern, n=self.n_layers, two=2, h=self.n_heads)
+        self.source = [layer.unbind() for layer in kv.contiguous()]
+        hidden = rearrange(src == config.pad_id, "b k -> b 1 1 k")
+        self.src_mask = torch.zeros_like(hidden, dtype=memory.dtype).masked_fill(hidden, -math.inf)
+        self.own = self.family = self.own_mask = None
+
+    def open(self, t: int, rows: int) -> None:
+        """Begin position t: make room for it, and let every hypothesis see what it will write there."""
+        b = len(self.src_mask)
+        self.t, n = t, rows // b
+        if self.own is None or t == self.own.shape[2]:
+            own = self.src_mask.new_empty(self.n_layers, b, max(32, t), n, self.size)  # as much again, at least 32
+            family = self.src_mask.new_full((b, n, max(32, t), n), -math.inf)
+            self.own = own if t == 0 else torch.cat([self.own, own], dim=2)
+            self.family = family if t == 0 else torch.cat([self.family, family], dim=2)
+        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
+        past = self.family[:, :, : t + 1]
+        self.own_mask = None if n == 1 else rearrange(past, "b n t other -> b 1 n (t other)")
+
+    def keep(self, sentences: Int[Tensor, " b"]) -> None:
+        """Keep the sentences named, in that order."""
+        self.source = [(k[sentences], v[sentences]) for k, v in self.source]
+        self.src_mask, self.family = self.src_mask[sentences], self.family[sentences]
+        self.own = self.own[:, sentences]
+
+
+# %% [markdown]
+# With it, each sublayer is a few products. Here, and only here, views take the place of einops: at one position, a `rearrange`
+# takes longer than the operator that it serves.
+
+
+# %%
+def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor | None, cache: StaticCache) -> Tensor:
+    """Let rows of queries, n for each sentence, ask keys and values that are split into heads."""
+    b, h = len(k), cache.n_heads
+    if len(q) == b:
+        return F.scaled_dot_product_attention(q.view(b, h, 1, -1), k, v, mask).reshape(q.shape)
+    heads = F.scaled_dot_product_attention(q.view(b, len(q) // b, h, -1).transpose(1, 2), k, v, mask)
+    return heads.transpose(1, 2).reshape(q.shape)
+
+
+# %%
+def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
+    """Write this position's keys and values into the cache of layer i, and ask all that are there."""
+    own, t = cache.own[i], cache.t
+    q, kv = F.linear(x, *layer.qkv).split([x.shape[-1], cache.size], dim=-1)
+    own.select(1, t).copy_(kv.view(len(own), -1, cache.size))
+    past = own.narrow(1, 0, t + 1).reshape(len(own), -1, 2, cache.n_heads, x.shape[-1] // cache.n_heads)
+    k, v = past.permute(2, 0, 3, 1, 4).unbind()
+    return F.linear(attend(q, k, v, cache.own_mask, cache), *layer.self_out)
+
+
+# %%
+def ask(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
+    """Ask the source."""
+    return F.linear(attend(F.linear(x, *layer.ask), *cache.source[i], cache.src_mask, cache), *layer.cross_out)
 
 
 # %%
 class StaticDecoder:
-    """`IncrementalDecoder` with room for keys and values made beforehand, in which hypotheses never move.
-
-    The n hypotheses of a sentence ask all keys that any of them has written; `family` says which of those are from their own past. So
-    when hypotheses change places, a small mask is reordered and not the cache.
-    """
+    """What chapter 12's `IncrementalDecoder` does, with packed weights and a static cache."""
 
     def __init__(self, packed: PackedDecoder, src: Int[Tensor, "b k"]):
-        model, self.packed, self.position = packed.model, packed, 0
-        memory = model.encode(src)
-        self.heads = model.config.n_heads
-        kv = F.linear(memory, *packed.source)
-        kv = rearrange(kv, "b k (l two h d) -> l two b h k d", l=len(packed.layers), two=2, h=self.heads)
-        self.source = [layer.unbind() for layer in kv.contiguous()]
-        real = rearrange(src != model.config.pad_id, "b k -> b 1 1 k")
-        self.src_mask = None if real.all() else torch.zeros_like(real, dtype=memory.dtype).masked_fill(~real, -math.inf)
-        self.cache: Float[Tensor, "l b t n kv"] | None = None
-        self.family: Float[Tensor, "b n t m"] | None = None
+        self.packed, self.cache, self.position = packed, StaticCache(packed, src), 0
 
-    def make_room(self, b: int, n: int) -> None:
-        """Make room for keys and values of 32 positions, or for twice as many as there are."""
-        shape = (len(self.packed.layers), b, max(32, self.position), n, 2 * self.packed.model.config.d_model)
-        like = self.source[0][0]
-        room, hidden = like.new_empty(shape), like.new_full((b, n, shape[2], n), -math.inf)
-        self.cache = room if self.cache is None else torch.cat([self.cache, room], dim=2)
-        self.family = hidden if self.family is None else torch.cat([self.family, hidden], dim=2)
+    def residual(self, x: Tensor, norm: tuple[Tensor, Tensor], sublayer: Callable, *inputs) -> Tensor:
+        """Wrap a sublayer as the model does: norm after the sum, or before the sublayer."""
+        if self.packed.pre_norm:
+            return x + sublayer(F.layer_norm(x, norm[0].shape, *norm), *inputs)
+        return F.layer_norm(x + sublayer(x, *inputs), norm[0].shape, *norm)
 
-    # Below, views take the place of einops: a rearrange takes longer than most operators here.
+    def think(self, x: Float[Tensor, "... d_model"], layer: PackedLayer) -> Tensor:
+        """Run the feed-forward block."""
+        return F.linear(self.packed.activation(F.linear(x, *layer.widen)), *layer.narrow)
+
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
-        packed, model, t, rows = self.packed, self.packed.model, self.position, len(ids)
-        b, d = len(self.source[0][0]), model.config.d_model
-        n = rows // b
-        if self.cache is None or t == self.cache.shape[2]:
-            self.make_room(b, n)
-        mask = None
-        if n > 1:
-            self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-            mask = self.family[:, :, : t + 1].reshape(b, 1, n, -1)
-
-        def residual(x: Tensor, norm: tuple[Tensor, Tensor], sublayer, *inputs) -> Tensor:
-            if packed.pre_norm:
-                return x + sublayer(F.layer_norm(x, (d,), *norm), *inputs)
-            return F.layer_norm(x + sublayer(x, *inputs), (d,), *norm)
-
-        def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-            if n == 1:
-                return F.scaled_dot_product_attention(q.view(b, self.heads, 1, -1), k, v, mask).reshape(rows, d)
-            heads = F.scaled_dot_product_attention(q.view(b, n, self.heads, -1).transpose(1, 2), k, v, mask)
-            return heads.transpose(1, 2).reshape(rows, d)
-
-        def look_back(x: Tensor, layer: PackedLayer, cache: Tensor) -> Tensor:
-            qkv = F.linear(x, *layer.qkv)
-            cache.select(1, t).copy_(qkv.narrow(1, d, 2 * d).view(b, n, -1))
-            past = cache.narrow(1, 0, t + 1).view(b, (t + 1) * n, 2, self.heads, -1)
-            return F.linear(attend(qkv.narrow(1, 0, d), *past.permute(2, 0, 3, 1, 4).unbind(), mask), *layer.self_out)
-
-        def ask(x: Tensor, layer: PackedLayer, k: Tensor, v: Tensor) -> Tensor:
-            return F.linear(attend(F.linear(x, *layer.ask), k, v, self.src_mask), *layer.cross_out)
-
-        def think(x: Tensor, layer: PackedLayer) -> Tensor:
-            return F.linear(packed.activation(F.linear(x, *layer.widen)), *layer.narrow)
-
-        x = torch.add(model.positions.table[t], F.embedding(ids, model.embedding.weight), alpha=packed.scale)
-        for layer, cache, source in zip(packed.layers, self.cache, self.source, strict=True):
-            x = residual(x, layer.norms[0], look_back, layer, cache)
-            x = residual(x, layer.norms[1], ask, layer, *source)
-            x = residual(x, layer.norms[2], think, layer)
+        packed, model, cache = self.packed, self.packed.model, self.cache
+        cache.open(self.position, len(ids))
+        words = F.embedding(ids, model.embedding.weight)
+        x = torch.add(model.positions.table[self.position], words, alpha=packed.scale)
+        for i, layer in enumerate(packed.layers):
+            x = self.residual(x, layer.norms[0], look_back, layer, cache, i)
+            x = self.residual(x, layer.norms[1], ask, layer, cache, i)
+            x = self.residual(x, layer.norms[2], self.think, layer)
         self.position += 1
         return F.linear(model.decoder.norm(x), packed.table, model.bias)
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
-        if self.family.shape[1] > 1:
-            self.family = self.family.flatten(0, 1)[rows].view_as(self.family)
+        family = self.cache.family
+        self.cache.family = family.flatten(0, 1)[rows].unflatten(0, family.shape[:2])
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Continue with the sentences named, in that order."""
-        self.source = [(k[sentences], v[sentences]) for k, v in self.source]
-        self.cache, self.family = self.cache[:, sentences], self.family[sentences]
-        if self.src_mask is not None:
-            self.src_mask = self.src_mask[sentences]
+        self.cache.keep(sentences)
 
 
 # %% [markdown]

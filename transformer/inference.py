@@ -400,7 +400,7 @@ class Finished:
         self.log_probs = torch.full((len(src),), -torch.inf, device=src.device)
         self.ranks = self.log_probs.clone()
         self.count = torch.zeros_like(src[:, 0])
-        self.penalty = penalty
+        self.penalty, self.pad_id = penalty, pad_id
 
     def add(
         self,
@@ -419,27 +419,65 @@ class Finished:
         self.ids[rows, : ids.shape[-1]] = ids[better, best]
         self.log_probs[rows], self.ranks[rows] = log_probs[better, best], ranks[better]
 
+    def result(self) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
+        """Return the best hypothesis of each sentence and its log-probability."""
+        longest = int((self.ids != self.pad_id).sum(-1).max())
+        return self.ids[:, :longest], self.log_probs
+
+
+# %% [markdown]
+# What has not ended is the **beam**. At the start its $n$ hypotheses are the same, so all but the first count as impossible.
+
+
+# %%
+class Beam:
+    """The n unfinished hypotheses of each sentence that is still going, and their log-probabilities."""
+
+    def __init__(self, src: Int[Tensor, "b k"], n: int, bos_id: int):
+        self.sentences = torch.arange(len(src), device=src.device)
+        self.written = src.new_full((len(src), n, 1), bos_id)
+        self.scores = torch.tensor([0.0] + [-torch.inf] * (n - 1), device=src.device).expand(len(src), n)
+
+    def last(self) -> Int[Tensor, " b"]:
+        """Return the tokens written last, one for each row."""
+        return rearrange(self.written[..., -1], "b n -> (b n)")
+
+    def go_on(self, scores: Float[Tensor, "b c"], written: Int[Tensor, "b c t"], rows: Tensor) -> Tensor:
+        """Take the n best of the candidates, and return the rows that these extend."""
+        self.scores, best = scores.topk(self.scores.shape[1])
+        self.written = written.gather(1, repeat(best, "b n -> b n t", t=written.shape[-1]))
+        return rearrange(rows.gather(1, best), "b n -> (b n)")
+
+    def keep(self, going: Bool[Tensor, " b"]) -> Tensor:
+        """Let the other sentences go, and return which stayed."""
+        stay = going.nonzero().squeeze(-1)
+        self.sentences, self.written, self.scores = self.sentences[stay], self.written[stay], self.scores[stay]
+        return stay
+
+
+# %% [markdown]
+# Then, at every step, log-probabilities are added, not logits, which mean nothing across rows. The best $2n$ of all $n \cdot v$ extensions
+# are taken, of which at most $n$ can have ended. What is not among the best $2n$ of its own row can't be among those.
+
 
 # %% tags=["exercise"]
 def best_extensions(
-    written: Int[Tensor, "b n t"], scores: Float[Tensor, "b n"], log_probs: Float[Tensor, "b*n v"], count: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the `count` best of all n · v one-token extensions: log-probabilities, ids, and the row that each extends."""
-    n = scores.shape[1]
-    best, tokens = top_k(log_probs, min(count, log_probs.shape[-1]))  # what is not among a row's best is not among all
-    total = rearrange(scores, "b n -> b n 1") + rearrange(best, "(b n) c -> b n c", n=n)
+    beam: Beam, log_probs: Float[Tensor, "... v"], count: int
+) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c t"], Int[Tensor, "b c"]]:
+    """Return the `count` best one-token extensions: log-probabilities, ids, and the row that each extends."""
+    b, n = beam.scores.shape
+    best, tokens = top_k(log_probs, min(count, log_probs.shape[-1]))
+    total = rearrange(beam.scores, "b n -> b n 1") + rearrange(best, "(b n) c -> b n c", n=n)
     top, index = rearrange(total, "b n c -> b (n c)").topk(min(count, n * best.shape[-1]))
-    parents = index // best.shape[-1]
-    tokens = rearrange(tokens, "(b n) c -> b (n c)", n=n).gather(1, index)
-    prefixes = written.gather(1, repeat(parents, "b n -> b n t", t=written.shape[-1]))
-    rows = parents + n * torch.arange(len(scores), device=scores.device).unsqueeze(-1)
+    parents, tokens = index // best.shape[-1], rearrange(tokens, "(b n) c -> b (n c)", n=n).gather(1, index)
+    prefixes = beam.written.gather(1, repeat(parents, "b c -> b c t", t=beam.written.shape[-1]))
+    rows = parents + n * torch.arange(b, device=parents.device).unsqueeze(-1)
     return top, torch.cat([prefixes, tokens.unsqueeze(-1)], dim=-1), rows
 
 
 # %% [markdown]
-# At the start all $n$ hypotheses are the same, so all but the first count as impossible. Then, at every step: log-probabilities are added,
-# not logits, which mean nothing across rows. The best $2n$ of all $n \cdot v$ extensions are taken, of which at most $n$ can have ended. And when
-# hypotheses change places, **the cache changes with them**; forget that, and each continues with another's past.
+# And when hypotheses change places, **the cache changes with them**; forget that, and each continues with another's past. Sentences that are
+# done leave, as in greedy search.
 
 
 # %% tags=["exercise"]
@@ -456,31 +494,30 @@ def beam_search(
     A sentence is done when beam_size hypotheses have reached </s>; of these the best by log-probability /
     length ** length_penalty is returned, padded. What has not ended after `max_len` tokens is cut off there.
     """
-    if beam_size < 1:
-        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-    config, n, max_len = model.config, beam_size, min(max_len, model.config.max_len)
+    config, n, max_len = model.config, at_least_one(beam_size), min(max_len, model.config.max_len)
     with decoding(model):
-        steps, finished = decoder(model, src), Finished(src, max_len, length_penalty, config.pad_id)
-        going, written = torch.arange(len(src), device=src.device), src.new_full((len(src), n, 1), config.bos_id)
-        scores = torch.tensor([0.0] + [-torch.inf] * (n - 1), device=src.device).expand(len(src), n)
+        steps, beam = decoder(model, src), Beam(src, n, config.bos_id)
+        finished = Finished(src, max_len, length_penalty, config.pad_id)
         for t in range(1, max_len + 1):
-            logits = steps.step(rearrange(written[..., -1], "b n -> (b n)"))
-            log_probs = only_words(logits.float().log_softmax(-1), config)
-            top, written, rows = best_extensions(written, scores, log_probs, 2 * n)
+            log_probs = only_words(steps.step(beam.last()).float().log_softmax(-1), config)
+            top, written, rows = best_extensions(beam, log_probs, 2 * n)
             ended = (written[..., -1] == config.eos_id) | (t == max_len)
-            finished.add(going, written[:, :n, 1:], top[:, :n], ended[:, :n], n)
-            done = finished.count[going] >= n
+            finished.add(beam.sentences, written[:, :n, 1:], top[:, :n], ended[:, :n], n)
+            done = finished.count[beam.sentences] >= n
             if done.all():
                 break
-            scores, alive = top.masked_fill(ended, -torch.inf).topk(n)
-            written = written.gather(1, repeat(alive, "b n -> b n t", t=t + 1))
-            steps.select(rearrange(rows.gather(1, alive), "b n -> (b n)"))
+            steps.select(beam.go_on(top.masked_fill(ended, -torch.inf), written, rows))
             if 4 * done.sum() >= len(done):
-                stay = (~done).nonzero().squeeze(-1)
-                steps.keep(stay)
-                going, written, scores = going[stay], written[stay], scores[stay]
-        longest = int((finished.ids != config.pad_id).sum(-1).max())
-        return finished.ids[:, :longest], finished.log_probs
+                steps.keep(beam.keep(~done))
+        return finished.result()
+
+
+# %%
+def at_least_one(beam_size: int) -> int:
+    """Return the beam size; ValueError when it holds no hypothesis."""
+    if beam_size < 1:
+        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+    return beam_size
 
 
 # %% [markdown]
@@ -578,19 +615,22 @@ class Translator:
         if isinstance(texts, str):
             raise ValueError("translate takes a list of sentences, not one string")
         rows = encode(self.tokenizer, texts)
-        limit = self.model.config.max_len
-        for number, row in enumerate(rows, start=1):
-            if len(row) > limit:
-                raise ValueError(f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it")
-        if beam_size < 1:
-            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-        groups = groups_by_length(rows, max_tokens // beam_size)
+        check_lengths(rows, self.model.config.max_len)
+        groups = groups_by_length(rows, max_tokens // at_least_one(beam_size))
         work = [([rows[i] for i in group], 2 * bucket(len(rows[group[0]]))) for group in groups]
         results = self.engine.search_all(work, beam_size, length_penalty)
         found: dict[int, list[int]] = {}
         for group, ids in zip(groups, tqdm(results, "translating", len(groups), disable=not progress), strict=True):
             found |= zip(group, ids, strict=True)
         return decode(self.tokenizer, [found[i] for i in range(len(rows))])
+
+
+# %%
+def check_lengths(rows: Sequence[Sequence[int]], limit: int) -> None:
+    """Raise a ValueError that names the first text that is longer than the model can read."""
+    for number, row in enumerate(rows, start=1):
+        if len(row) > limit:
+            raise ValueError(f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it")
 
 
 # %%
