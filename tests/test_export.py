@@ -109,6 +109,17 @@ def test_int8_finds_nearly_the_same(tmp_path) -> None:
     assert sum(map(list.__eq__, want, got)) >= len(ROWS) / 2
 
 
+def test_the_engine_leaves_pytorchs_threads_as_they_were(tmp_path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        searcher = engine(lively(), tmp_path / "out")
+        searcher.search(ROWS)
+        assert searcher.threads == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_model_in_training_in_half_and_with_fast_kernels_is_exported_and_left_as_it_is(tmp_path) -> None:
     model = speed_up(lively()).bfloat16().train()
     searcher = engine(model, tmp_path / "out")

@@ -297,11 +297,13 @@ def start(folder: Path, place: torch.device, inter_threads: int, **options: Any)
     if inter_threads < 1:
         raise ValueError(f"threads must be at least 1, not {inter_threads}")
     options |= dict(device_index=place.index or 0, inter_threads=inter_threads, intra_threads=1, max_queued_batches=-1)
-    translator = optional("ctranslate2", "ctranslate2").Translator
+    translator, threads = optional("ctranslate2", "ctranslate2").Translator, torch.get_num_threads()
     try:
         return translator(str(folder), place.type, **options)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"CTranslate2 can not load {folder} on {place} ({error!s:.200})") from None
+    finally:
+        torch.set_num_threads(threads)  # it sets OpenMP's number, which is PyTorch's, too, but not MKL's
 
 
 def read_tokens(folder: Path, config: Config) -> list[str]:
