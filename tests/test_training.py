@@ -231,7 +231,7 @@ def test_the_curve_says_what_happened(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "steps", "seconds", "share"),
-    [({"steps": 40}, 10, 77.0, 25), ({"minutes": 2.0}, 77, 30.0, 25), ({"steps": 40}, 50, 77.0, 100)],
+    [({"steps": 40}, 10, 77.0, 25), ({"minutes": 2.0}, 77, 60.0, 50), ({"steps": 40}, 50, 77.0, 100)],
     ids=["steps", "minutes", "over"],
 )
 def test_the_bar_fills_with_steps_or_with_the_minutes(limit: dict, steps: int, seconds: float, share: int) -> None:

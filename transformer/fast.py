@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -392,6 +392,10 @@ class PackedDecoder:
         self.layers = [PackedLayer.of(layer) for layer in layers]
         cross = [layer.cross_attention for layer in layers]
         self.source = stacked(linear for attention in cross for linear in (attention.w_k, attention.w_v))
+        self.ask, self.cross_out = (
+            tuple(torch.stack(parts) for parts in zip(*pairs, strict=True))
+            for pairs in ([layer.ask for layer in self.layers], [layer.cross_out for layer in self.layers])
+        )
         self.activation = layers[0].feed_forward.activation
         self.table = model.embedding.weight.detach().t().contiguous().t()
         self.scale = math.sqrt(model.config.d_model)
@@ -420,32 +424,43 @@ class StaticCache:
 
     def __init__(self, packed: "PackedDecoder", src: Int[Tensor, "b k"]):
         config, memory = packed.model.config, packed.model.encode(src)
-        self.n_heads, self.size, self.n_layers, self.t = config.n_heads, 2 * config.d_model, config.n_layers, 0
+        self.n_heads, self.size, self.n_layers = config.n_heads, 2 * config.d_model, config.n_layers
         pattern = "b k (n two h d) -> n two b h k d"
         kv = rearrange(F.linear(memory, *packed.source), pattern, n=self.n_layers, two=2, h=self.n_heads)
         self.source = [layer.unbind() for layer in kv.contiguous()]
         hidden = rearrange(src == config.pad_id, "b k -> b 1 1 k")
         self.src_mask = torch.zeros_like(hidden, dtype=memory.dtype).masked_fill(hidden, -math.inf)
-        self.own = self.family = self.own_mask = None
+        self.own = self.family = self.own_mask = self.folded = None
+        if len(src) <= 4:
+            self.folded = fold(packed, kv, self.src_mask)
 
     def open(self, t: int, rows: int) -> None:
-        """Begin position t: make room for it, and let every hypothesis see what it will write there."""
-        b = len(self.src_mask)
-        self.t, n = t, rows // b
+        """Begin position t: lay out the keys and values up to there, and let every hypothesis see what it will write."""
+        n = rows // len(self.src_mask)
         if self.own is None or t == self.own.shape[2]:
-            own = self.src_mask.new_empty(self.n_layers, b, max(32, t), n, self.size)  # as much again, at least 32
-            family = self.src_mask.new_full((b, n, max(32, t), n), -math.inf)
-            self.own = own if t == 0 else torch.cat([self.own, own], dim=2)
-            self.family = family if t == 0 else torch.cat([self.family, family], dim=2)
-        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-        past = self.family[:, :, : t + 1]
-        self.own_mask = None if n == 1 else rearrange(past, "b n t other -> b 1 n (t other)")
+            self.grow(n, max(32, t))
+        self.slots = self.own[:, :, t].unbind()
+        pattern = "layers b t n (two h d) -> layers two b h (t n) d"
+        past = rearrange(self.own[:, :, : t + 1], pattern, two=2, h=self.n_heads)
+        self.past = [layer.unbind() for layer in past.unbind()]
+        if n > 1:
+            self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
+            self.own_mask = rearrange(self.family[:, :, : t + 1], "b n t other -> b 1 n (t other)")
+
+    def grow(self, n: int, places: int) -> None:
+        """Make room for so many more positions."""
+        own = self.src_mask.new_empty(self.n_layers, len(self.src_mask), places, n, self.size)
+        family = self.src_mask.new_full((len(self.src_mask), n, places, n), -math.inf)
+        self.own = own if self.own is None else torch.cat([self.own, own], dim=2)
+        self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Keep the sentences named, in that order."""
         self.source = [(k[sentences], v[sentences]) for k, v in self.source]
         self.src_mask, self.family = self.src_mask[sentences], self.family[sentences]
         self.own = self.own[:, sentences]
+        if self.folded is not None:
+            self.folded = [tuple(part[sentences] for part in parts) for parts in self.folded]
 
 
 # %% [markdown]
@@ -466,18 +481,46 @@ def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor |
 # %%
 def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Write this position's keys and values into the cache of layer i, and ask all that are there."""
-    own, t = cache.own[i], cache.t
-    q, kv = F.linear(x, *layer.qkv).split([x.shape[-1], cache.size], dim=-1)
-    own.select(1, t).copy_(kv.view(len(own), -1, cache.size))
-    past = own.narrow(1, 0, t + 1).reshape(len(own), -1, 2, cache.n_heads, x.shape[-1] // cache.n_heads)
-    k, v = past.permute(2, 0, 3, 1, 4).unbind()
-    return F.linear(attend(q, k, v, cache.own_mask, cache), *layer.self_out)
+    qkv, slot = F.linear(x, *layer.qkv), cache.slots[i]
+    slot.copy_(qkv.narrow(1, x.shape[1], cache.size).view(slot.shape))
+    return F.linear(attend(qkv.narrow(1, 0, x.shape[1]), *cache.past[i], cache.own_mask, cache), *layer.self_out)
+
+
+# %% [markdown]
+# ### Asking without queries
+#
+# A source doesn't change while it is translated. Its keys are multiplied with $x W_q$ at every step; so multiply them with $W_q$ once, and its
+# values with $W_o$. For one head, with $W_q$ and $W_o$ cut to that head:
+#
+# $$(x W_q) K^\top = x\,(W_q K^\top) \qquad (w V)\,W_o = w\,(V W_o)$$
+#
+# Then a step needs two products in place of four. The folded matrices are larger than keys and values, and every sentence has its own. So it pays
+# for a few sentences, not for a batch.
+
+
+# %%
+def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return for each layer matrix and bias from a state to its scores, heads side by side, and from weights to the output."""
+    (w_q, b_q), (w_o, b_o) = packed.ask, packed.cross_out
+    k, v = (kv[:, 0] / math.sqrt(kv.shape[-1])), kv[:, 1]
+    h = k.shape[2]
+    to_scores = einsum(rearrange(w_q, "n (h d) q -> n h d q", h=h), k, "n h d q, n b h k d -> n b q h k")
+    bias = einsum(rearrange(b_q, "n (h d) -> n h d", h=h), k, "n h d, n b h k d -> n b h k") + mask.squeeze(1)
+    out = einsum(v, rearrange(w_o, "n q (h d) -> n h d q", h=h), "n b h k d, n h d q -> n b h k q")
+    out = out + rearrange(b_o / h, "n q -> n 1 1 1 q")  # a head's weights sum to 1, so each adds its share of the bias
+    to_scores, bias = rearrange(to_scores, "n b q h k -> n b q (h k)"), rearrange(bias, "n b h k -> n b 1 (h k)")
+    return list(zip(to_scores, bias, rearrange(out, "n b h k q -> n b (h k) q"), strict=True))
 
 
 # %%
 def ask(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Ask the source."""
-    return F.linear(attend(F.linear(x, *layer.ask), *cache.source[i], cache.src_mask, cache), *layer.cross_out)
+    if cache.folded is None:
+        return F.linear(attend(F.linear(x, *layer.ask), *cache.source[i], cache.src_mask, cache), *layer.cross_out)
+    to_scores, bias, out = cache.folded[i]
+    scores = torch.baddbmm(bias, x.view(len(out), -1, x.shape[-1]), to_scores)
+    weights = scores.unflatten(-1, (cache.n_heads, -1)).softmax(-1).flatten(-2)
+    return torch.bmm(weights, out).view(x.shape)
 
 
 # %%
@@ -490,8 +533,8 @@ class StaticDecoder:
     def residual(self, x: Tensor, norm: tuple[Tensor, Tensor], sublayer: Callable, *inputs) -> Tensor:
         """Wrap a sublayer as the model does: norm after the sum, or before the sublayer."""
         if self.packed.pre_norm:
-            return x + sublayer(F.layer_norm(x, norm[0].shape, *norm), *inputs)
-        return F.layer_norm(x + sublayer(x, *inputs), norm[0].shape, *norm)
+            return x + sublayer(torch.layer_norm(x, norm[0].shape, *norm), *inputs)
+        return torch.layer_norm(x + sublayer(x, *inputs), norm[0].shape, *norm)
 
     def think(self, x: Float[Tensor, "... d_model"], layer: PackedLayer) -> Tensor:
         """Run the feed-forward block."""

@@ -306,9 +306,10 @@ def decoding(model: Transformer) -> Iterator[None]:
     training = model.training
     try:
         with torch.inference_mode():
-            yield model.eval()
+            yield model.eval() if training else model
     finally:
-        model.train(training)
+        if training:
+            model.train()
 
 
 # %% [markdown]
@@ -338,9 +339,10 @@ def generate(
             ids = choose(only_words(steps.step(ids), config)).masked_fill(done, config.pad_id)
             written[going, t] = ids
             done |= ids == config.eos_id
-            if done.all():
+            ended = int(done.sum())
+            if ended == len(done):
                 return written[:, : t + 1]
-            if 4 * done.sum() >= len(done):
+            if 4 * ended >= len(done):
                 stay = (~done).nonzero().squeeze(-1)
                 steps.keep(stay)
                 ids, done, going = ids[stay], done[stay], going[stay]

@@ -1,0 +1,77 @@
+"""CTranslate2 with this library's model, exported: an engine in C++ that only decodes."""
+
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+import ctranslate2
+import numpy
+import torch
+from torch import Tensor
+
+from benchmarks.adapters.base import Setting, System, make_lively
+from benchmarks.adapters.ours import last_gain
+from transformer import Transformer
+from transformer.data import PAD
+from transformer.export import export_ctranslate2
+
+
+class CTranslate2(System):
+    """One-thread workers over batches on a CPU: several threads in one operator are far slower there."""
+
+    name = "ctranslate2-fp32"
+    works = ("greedy", "one", "beam5")
+    dtypes = ("fp32",)
+    compute_type = "float32"
+
+    def __init__(self, setting: Setting):
+        torch.manual_seed(0)
+        self.model, self.device = Transformer(setting.size.config()).eval(), setting.device
+        make_lively(self.model.bias, last_gain(self.model))
+        folder = setting.data.folder / f"ctranslate2-{setting.size.name}"
+        if not folder.exists():
+            export_ctranslate2(self.model, setting.data.tokenizer, folder)
+        vocabulary = setting.data.tokenizer.get_vocab()
+        self.ids, self.words = vocabulary, numpy.array(sorted(vocabulary, key=vocabulary.get), dtype=object)
+        workers = os.cpu_count() if setting.device == "cpu" else 1
+        self.translator = ctranslate2.Translator(
+            str(folder),
+            device=setting.device,
+            compute_type=self.compute_type,
+            inter_threads=min(workers, torch.get_num_threads()),
+            intra_threads=1,
+        )
+
+    def greedy(self, batches: Sequence[Tensor], steps: int) -> list[Tensor]:
+        return self.beam(batches, steps, beam_size=1)
+
+    def beam(self, batches: Sequence[Tensor], steps: int, beam_size: int) -> list[Tensor]:
+        results = self.translator.translate_batch(
+            [row for src in batches for row in self.rows(src)],
+            beam_size=beam_size,
+            min_decoding_length=steps,
+            max_decoding_length=steps,
+            max_batch_size=max(map(len, batches)),
+        )
+        ids = torch.tensor([[self.ids[word] for word in result.hypotheses[0]] for result in results])
+        return list(ids.split([len(src) for src in batches]))
+
+    def rows(self, src: Tensor) -> list[list[str]]:
+        """Return the words of each source, without padding."""
+        src = src.cpu()
+        lengths = (src != PAD).sum(1).tolist()
+        return [row[:length] for row, length in zip(self.words[src.numpy()].tolist(), lengths)]
+
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def logits(self, src: Tensor, tgt: Tensor) -> Tensor:
+        return self.model(src.cpu(), tgt.cpu()).to(src.device)
+
+
+class CTranslate2Int8(CTranslate2):
+    """The same with weights of 8 bits, made when the model is loaded."""
+
+    name = "ctranslate2-int8"
+    compute_type = "int8"
+    tolerance: ClassVar = {"fp32": 0.5}

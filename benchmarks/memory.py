@@ -1,0 +1,76 @@
+"""Peak memory of a piece of work: what the process, or the GPU, held at most beyond what it held before."""
+
+import ctypes
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.adapters import Setting, find
+from benchmarks.timing import in_fresh_process
+from benchmarks.work import SIZES, Data
+
+
+def peak_mb(run: Callable[[], Any], device: str = "cpu") -> float:
+    """Run something and return by how many megabytes (2**20 bytes) memory grew at most meanwhile."""
+    if device != "cpu":
+        torch.accelerator.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.accelerator.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    give_back_freed_memory()
+    forget_peak()
+    before = memory_now()
+    run()
+    return max(0.0, peak() - before) / 2**20
+
+
+def give_back_freed_memory() -> None:
+    """Let the allocator hand its free memory to the system, where it can, so that it is not hidden in `before`."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def forget_peak() -> None:
+    """Set the process's peak to what it holds now, where the system allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def memory_now() -> float:
+    """Return the bytes that the process holds now; its peak so far where the system does not say."""
+    return status("VmRSS") or peak()
+
+
+def peak() -> float:
+    """Return the most bytes that the process has held since `forget_peak`, or ever."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def status(name: str) -> float:
+    """Return an entry of /proc/self/status in bytes, 0 where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0.0)
+
+
+def training_peak_mb(name: str, size: str, dtype: str, device: str, folder: Path) -> float:
+    """Return the peak memory of a system's training steps, beyond its weights, in a process of its own."""
+    return in_fresh_process(measure_training, name, size, dtype, device, folder)
+
+
+def measure_training(name: str, size: str, dtype: str, device: str, folder: Path) -> float:
+    """Build a system, train on its batches, and return by how much memory grew."""
+    batches = [batch.to(device) for batch in Data(folder).training(SIZES[size].batches)]
+    system = find(name)(Setting("train", SIZES[size], dtype, device, Data(folder)))
+    return peak_mb(lambda: [system.train_step(batch) for _ in range(2) for batch in batches], device)
