@@ -1,6 +1,5 @@
 """CTranslate2 with this library's model, exported: an engine in C++ that only decodes."""
 
-import os
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -33,14 +32,15 @@ class CTranslate2(System):
             export_ctranslate2(self.model, setting.data.tokenizer, folder)
         vocabulary = setting.data.tokenizer.get_vocab()
         self.ids, self.words = vocabulary, numpy.array(sorted(vocabulary, key=vocabulary.get), dtype=object)
-        workers = os.cpu_count() if setting.device == "cpu" else 1
+        threads = torch.get_num_threads()
         self.translator = ctranslate2.Translator(
             str(folder),
             device=setting.device,
             compute_type=self.compute_type,
-            inter_threads=min(workers, torch.get_num_threads()),
+            inter_threads=threads if setting.device == "cpu" else 1,
             intra_threads=1,
         )
+        torch.set_num_threads(threads)  # it sets OpenMP's number for everybody in the process
 
     def greedy(self, batches: Sequence[Tensor], steps: int) -> list[Tensor]:
         return self.beam(batches, steps, beam_size=1)
