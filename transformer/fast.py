@@ -643,7 +643,6 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 
 # %% tags=["active-ipynb"]
 # from transformer.attention import attention
-# from transformer.checks import check_attention
 #
 # q, k, v = (torch.randn(2, 4, 9, 8, requires_grad=True) for _ in range(3))
 # mask = torch.rand(2, 1, 9, 9) < 0.6
@@ -731,9 +730,6 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # the step, the more of it is arithmetic.
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
-# from transformer.inference import spread
-#
-#
 # @torch.inference_mode()
 # def again_each_step(src, steps):
 #     memory, ids = model.eval().encode(src), torch.ones(len(src), 1, dtype=torch.int64)
