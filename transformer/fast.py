@@ -635,7 +635,9 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # %% tags=["active-ipynb"]
 # dropout, ones = CheapDropout(0.1), torch.ones(1_000, 1_000)
 # out = dropout(ones)
-# print(f"dropped {(out == 0).double().mean():.3f} · mean {out.double().mean():.2f} · values {out.unique().numpy().round(3)}")
+# print(
+#     f"dropped {(out == 0).double().mean():.3f} · mean {out.double().mean():.2f} · values {out.unique().numpy().round(3)}"
+# )
 # assert not dropout(ones).equal(out) and dropout.eval()(ones).equal(ones)
 
 # %% [markdown]
@@ -650,7 +652,9 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # for m in (None, mask):
 #     one, other = short_attention(q, k, v, m), attention(q, k, v, m)
 #     torch.testing.assert_close(one, other)
-#     for a, b in zip(torch.autograd.grad(one.square().sum(), (q, k, v)), torch.autograd.grad(other.square().sum(), (q, k, v))):
+#     for a, b in zip(
+#         torch.autograd.grad(one.square().sum(), (q, k, v)), torch.autograd.grad(other.square().sum(), (q, k, v))
+#     ):
 #         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 # print("equal, and the row without keys is", short_attention(q, k, v, mask)[0, 0, 3].abs().max().item())
 
@@ -715,13 +719,21 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # ladder["dropout, attention"] = seconds(chunked_step)
 # if has_fast_bfloat16("cpu"):
 #     ladder["bfloat16"] = seconds(lambda: chunked_step(half=True))
-# plot_bars({name: ladder["plain"] / spent for name, spent in ladder.items()}, ylabel="times as fast as plain", title="A step of training")
+# plot_bars(
+#     {name: ladder["plain"] / spent for name, spent in ladder.items()},
+#     ylabel="times as fast as plain",
+#     title="A step of training",
+# )
 
 # %% [markdown]
 # And where does the time go now?
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
-# plot_bars(shares(lambda: chunked_step(half=has_fast_bfloat16("cpu"))), ylabel="share of the time", title="A fast step of training")
+# plot_bars(
+#     shares(lambda: chunked_step(half=has_fast_bfloat16("cpu"))),
+#     ylabel="share of the time",
+#     title="A fast step of training",
+# )
 
 # %% [markdown]
 # ### A ladder for decoding
