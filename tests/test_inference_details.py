@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import pytest
 import torch
@@ -82,7 +83,9 @@ def test_every_sentence_of_a_batch_gets_the_beam_search_of_the_book(model, many,
     with torch.no_grad():
         want = [beam_by_hand(model, src[src != 0].unsqueeze(0), width, penalty, max_len) for src in many]
     assert [[i for i in row if i] for row in ids.tolist()] == want
-    assert ids.shape[1] == max(map(len, want)), "no wider than the longest"
+    short = [i for i, row in enumerate(want) if len(row) < max_len]
+    longest = max(len(want[i]) for i in short)
+    assert beam_search(model, many[short], width, penalty, max_len)[0].shape[1] == longest < max_len, "no wider"
 
 
 def test_greedy_search_in_a_batch_of_many(model, many) -> None:
@@ -94,14 +97,18 @@ def test_greedy_search_in_a_batch_of_many(model, many) -> None:
     assert len(short) > 8 and short.shape[1] < 20, "no wider than the longest"
 
 
-def test_sentences_that_have_ended_cost_nothing_more(model, many, counting, steps) -> None:
-    lengths = (greedy_search(model, many, 23, decoder=counting) != 0).sum(1)
-    for t, rows in enumerate(steps):
-        going = int((lengths > t).sum())
-        assert going <= rows and (going == rows or 4 * (rows - going) < rows), "a quarter may rest, at most"
+@pytest.mark.parametrize("search", [greedy_search, lambda *args: beam_search(args[0], args[1], 1, 1.0, *args[2:])[0]])
+def test_sentences_that_have_ended_leave_as_soon_as_they_are_a_quarter(model, many, counting, steps, search) -> None:
+    lengths = (greedy_search(model, many, 12) != 0).sum(1)
+    first, *_, third, second, last = lengths.argsort().tolist()
+    end, next_end = int(lengths[first]), int(lengths[third])
+    assert end < next_end
+    four, five = [first, third, second, last], [first, third, second, last, last]
+    search(model, many[four], 12, counting)
+    assert steps[:next_end] == [4] * end + [3] * (next_end - end)
     steps.clear()
-    beam_search(model, many, 3, max_len=23, decoder=counting)
-    assert steps[0] == 60 and steps == sorted(steps, reverse=True) and steps[-1] < 60
+    search(model, many[five], 12, counting)
+    assert steps[:next_end] == [5] * next_end, "a fifth waits"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +144,24 @@ def test_two_workers_work_at_once() -> None:
     assert sorted(spread(lambda group: both.wait(timeout=9), range(2), workers=2)) == [0, 1]
 
 
+def test_no_more_work_at_once_than_there_are_workers_and_none_when_nobody_waits_for_it() -> None:
+    at_work, most, begun = set(), 0, []
+
+    def work(group: int) -> None:
+        nonlocal most
+        begun.append(group)
+        at_work.add(group)
+        most = max(most, len(at_work))
+        time.sleep(0.01)
+        at_work.remove(group)
+
+    results = spread(work, range(40), workers=2)
+    next(results)
+    results.close()
+    assert most <= 2
+    assert len(begun) < 40
+
+
 def test_on_a_cpu_groups_are_spread_over_the_threads() -> None:
     model, both, threads = small_model(), threading.Barrier(2), torch.get_num_threads()
     engine = TorchEngine(model)
@@ -156,11 +181,15 @@ def test_on_a_cpu_groups_are_spread_over_the_threads() -> None:
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_an_engine_pads_with_the_models_own_padding(width: int) -> None:
-    engine = TorchEngine(small_model(pad_id=3, bos_id=1, eos_id=2))
-    rows = [[4, 5, 6, 2], [7, 2]]
-    alone = [next(engine.search_all([([row], 9)], width))[0] for row in rows]
-    together = next(engine.search_all([(rows, 9)], width))
-    assert [[i for i in row if i != 3] for row in together] == [[i for i in row if i != 3] for row in alone]
+    engine, seen = TorchEngine(small_model(pad_id=3)), []
+
+    def decoder(model: Transformer, src: Tensor) -> IncrementalDecoder:
+        seen.append(src.tolist())
+        return IncrementalDecoder(model, src)
+
+    engine.decoder = decoder
+    next(engine.search_all([([[4, 5, 6, 2], [7, 2]], 9)], width))
+    assert seen == [[[4, 5, 6, 2], [7, 2, 3, 3]]]
 
 
 @pytest.fixture
@@ -223,12 +252,16 @@ def test_a_translator_is_as_precise_as_asked(saved, options: dict, dtype: torch.
     assert isinstance(loaded.translate(["the cat"])[0], str)
 
 
-def test_another_engine_says_the_same(saved) -> None:
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", "float32"), ("int8", "int8")])
+def test_another_engine_says_the_same_as_precisely_as_asked(saved, precision: str, kind: str) -> None:
     pytest.importorskip("ctranslate2")
     texts = ["the cat", "il gatto è sul tappeto"]
-    loaded = Translator.load(saved, engine="ctranslate2")
+    loaded = Translator.load(saved, engine="ctranslate2", precision=precision)
     assert isinstance(loaded.engine, CTranslate2Engine)
-    assert loaded.translate(texts) == Translator.load(saved).translate(texts)
+    assert loaded.engine.translator.compute_type.startswith(kind)
+    assert (saved / "ctranslate2").is_dir()
+    if precision == "fp32":
+        assert loaded.translate(texts) == Translator.load(saved).translate(texts)
 
 
 def test_an_engine_hands_on_what_the_search_is_told(model, many) -> None:
