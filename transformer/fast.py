@@ -8,6 +8,7 @@ r"""
 """
 
 # %%
+import copy
 import ctypes
 import math
 import sys
@@ -172,6 +173,62 @@ from transformer.residual_norm import PreNorm
 # %% [markdown]
 # ## The definition
 #
+# ### Who multiplies
+#
+# PyTorch hands a product of matrices in float32 to a library: on these machines to **MKL**, which is Intel's. On another maker's processor, MKL is content
+# with half of each register. PyTorch has a second library, **oneDNN**, for convolutions and for bfloat16, which asks the processor what it can do. It multiplies
+# float32 as well, when one asks. Small products stay where they are: the call costs more.
+
+
+# %%
+def linear(x: Float[Tensor, "... i"], weight: Float[Tensor, "o i"], bias: Tensor | None = None) -> Float[Tensor, "... o"]:
+    """Return x Wᵀ + b like `F.linear`, a large product in float32 by oneDNN. It has no backward pass: see `QuickLinear`."""
+    if x.dtype != torch.float32 or x.numel() * len(weight) < 2**21 or not has_onednn(x.device):
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+# %%
+def has_onednn(device: torch.device | str) -> bool:
+    """Return whether oneDNN multiplies there: on CPUs whose PyTorch was built with it."""
+    return torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available()
+
+
+# %% [markdown]
+# Backwards it is two more products: the gradient of $x$ is $g\,W$, that of the weight $g^\top x$. (Written as $x^\top g$, transposed, oneDNN needs half the time.)
+
+
+# %%
+class OneDNNLinear(torch.autograd.Function):
+    """x Wᵀ + b, forwards and backwards by `linear`."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
+        return linear(grad, weight.t()), linear(rows.t(), grads.t()).t(), grads.sum(0)
+
+
+# %%
+class QuickLinear(nn.Linear):
+    """A linear layer on the weights of another, in float32 by `OneDNNLinear`."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        if torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        return OneDNNLinear.apply(x, self.weight, self.bias)
+
+
+# %% [markdown]
 # ### The loss in chunks
 #
 # A function with a backward pass of its own: `forward` makes the gradients, `backward` hands them over. Under **autocast** the products run in
@@ -194,21 +251,22 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else x.dtype
         low_x, low_weight, low_bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
         dx = torch.empty_like(low_x)
-        dweight, dbias, total = (torch.zeros(shape, device=device) for shape in (weight.shape, bias.shape, ()))
+        dweight, dbias, total = (torch.zeros(shape, device=device) for shape in (weight.t().shape, bias.shape, ()))
         with torch.autocast(device.type, enabled=False):
             for start in range(0, len(x), chunk):
                 part = slice(start, start + chunk)
-                logits = F.linear(low_x[part], low_weight, low_bias)
+                logits = linear(low_x[part], low_weight, low_bias)
                 softmax = logits.softmax(-1)
                 # log Σ exp is the largest logit minus the logarithm of its share: no further pass with exp.
                 total += (logits.amax(-1).float() - softmax.amax(-1).float().log()).sum()
                 total -= (1 - smoothing) * logits.gather(-1, labels[part].unsqueeze(-1)).float().sum()
-                dx[part] = softmax @ low_weight
+                dx[part] = linear(softmax, low_weight.t())
                 dbias += softmax.sum(0)
-                dweight += softmax.T @ low_x[part]
+                dweight += linear(low_x[part].t(), softmax.t())
             x, mean_row, sum_x = x.float(), uniform @ weight.float(), x.float().sum(0)
             total -= mean_row @ sum_x + len(x) * (uniform @ bias.float())
             dx = dx.float().sub_(mean_row).sub_((1 - smoothing) * F.embedding(labels, weight))
+            dweight = dweight.t().contiguous()
             dweight.index_add_(0, labels, x, alpha=smoothing - 1).addr_(uniform, sum_x, alpha=-1)
             dbias.sub_(len(x) * uniform).index_add_(0, labels, torch.ones_like(x[:, 0]), alpha=smoothing - 1)
         ctx.save_for_backward(dx, dweight, dbias)
@@ -280,14 +338,25 @@ def short_attention(
     On a CPU the fused kernel's backward pass is slow in bfloat16, and for short sentences it costs more than the weights it saves.
     """
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v = q.float(), k.float(), v.float()
+        dtype, (q, k, v) = q.dtype, (q.float(), k.float(), v.float())
         if q.shape[-2] * k.shape[-2] > 1024:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        scores = (q / math.sqrt(q.shape[-1])) @ rearrange(k, "b h k d -> b h d k")
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(dtype)
+        if k.shape[-2] < 16:
+            k, v, mask = sixteen_keys(k, v, mask)
+        scores = (q @ rearrange(k, "b h k d -> b h d k")).mul_(1 / math.sqrt(q.shape[-1]))
         if mask is None:
-            return scores.softmax(-1) @ v
-        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
-        return weights.where(mask.any(-1, keepdim=True), 0.0) @ v
+            return (scores.softmax(-1) @ v).to(dtype)
+        weights, seen = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min).softmax(-1), mask.any(-1, keepdim=True)
+        return ((weights if seen.all() else weights.where(seen, 0.0)) @ v).to(dtype)
+
+
+# %%
+def sixteen_keys(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Add hidden keys up to 16, as many as a vector register holds: a softmax over 15 takes eight times as long."""
+    n = k.shape[-2]
+    mask = torch.ones(1, 1, 1, n, dtype=torch.bool, device=k.device) if mask is None else mask
+    pairs = F.pad(k, (0, 0, 0, 16 - n)), F.pad(v, (0, 0, 0, 16 - n))
+    return *pairs, F.pad(mask.expand(*mask.shape[:-1], n), (0, 16 - n))
 
 
 # %% [markdown]
@@ -301,6 +370,8 @@ def speed_up(model: nn.Module) -> nn.Module:
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):
                 setattr(module, name, CheapDropout(child.p))
+            if isinstance(child, nn.Linear):
+                setattr(module, name, QuickLinear(child))
         if hasattr(module, "kernel"):
             module.kernel = short_attention
     return model
@@ -372,9 +443,15 @@ class PackedLayer(NamedTuple):
     def of(cls, layer: DecoderLayer) -> "PackedLayer":
         """Lay out the weights of a layer."""
         own, cross, think = layer.self_attention, layer.cross_attention, layer.feed_forward
-        single = ((linear.weight, linear.bias) for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2))
+        single = ((linear.weight, linear.bias) for linear in (own.w_o, cross.w_o, think.w_1, think.w_2))
+        self_out, cross_out, widen, narrow = single
+        scale = 1 / math.sqrt(own.w_q.out_features / own.n_heads)
+        qkv, queries = stacked([own.w_q, own.w_k, own.w_v]), own.w_q.out_features
+        for part in qkv:
+            part[:queries] *= scale
+        ask = cross.w_q.weight * scale, cross.w_q.bias * scale
         norms = [(residual.norm.gain, residual.norm.bias) for residual in layer.residuals]
-        return cls(stacked([own.w_q, own.w_k, own.w_v]), *single, norms)
+        return cls(qkv, self_out, ask, cross_out, widen, narrow, norms)
 
 
 # %%
@@ -399,6 +476,8 @@ class PackedDecoder:
         self.activation = layers[0].feed_forward.activation
         self.table = model.embedding.weight.detach().t().contiguous().t()
         self.scale = math.sqrt(model.config.d_model)
+        shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        self.encode = speed_up(copy.deepcopy(model, shared)).eval().encode
 
     def __call__(self, model: Transformer, src: Int[Tensor, "b k"]) -> "StaticDecoder":
         """Encode the sources and return what decodes them; ValueError when the model is another one."""
@@ -423,42 +502,46 @@ class StaticCache:
     """
 
     def __init__(self, packed: "PackedDecoder", src: Int[Tensor, "b k"]):
-        config, memory = packed.model.config, packed.model.encode(src)
-        self.n_heads, self.size, self.n_layers = config.n_heads, 2 * config.d_model, config.n_layers
-        pattern = "b k (n two h d) -> n two b h k d"
-        kv = rearrange(F.linear(memory, *packed.source), pattern, n=self.n_layers, two=2, h=self.n_heads)
-        self.source = [layer.unbind() for layer in kv.contiguous()]
-        hidden = rearrange(src == config.pad_id, "b k -> b 1 1 k")
+        config, memory = packed.model.config, packed.encode(src)
+        self.n_heads, self.n_layers = config.n_heads, config.n_layers
+        self.lanes = 64 // memory.element_size()
+        spare = -src.shape[1] % self.lanes
+        hidden = rearrange(F.pad(src == config.pad_id, (0, spare), value=True), "b k -> b 1 1 k")
+        pattern = "b k (n two h d) -> n two (b h) k d"
+        kv = rearrange(linear(F.pad(memory, (0, 0, 0, spare)), *packed.source), pattern, two=2, n=self.n_layers, h=self.n_heads)
+        self.source = [(k.mT.contiguous(), v.contiguous()) for k, v in kv]
         self.src_mask = torch.zeros_like(hidden, dtype=memory.dtype).masked_fill(hidden, -math.inf)
-        self.own = self.family = self.own_mask = self.folded = None
+        self.own = self.family = self.folded = None
         if len(src) <= 4:
             self.folded = fold(packed, kv, self.src_mask)
 
     def open(self, t: int, rows: int) -> None:
         """Begin position t: lay out the keys and values up to there, and let every hypothesis see what it will write."""
-        n = rows // len(self.src_mask)
-        if self.own is None or t == self.own.shape[2]:
-            self.grow(n, max(32, t))
-        self.slots = self.own[:, :, t].unbind()
-        pattern = "layers b t n (two h d) -> layers two b h (t n) d"
-        past = rearrange(self.own[:, :, : t + 1], pattern, two=2, h=self.n_heads)
-        self.past = [layer.unbind() for layer in past.unbind()]
-        if n > 1:
-            self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-            self.own_mask = rearrange(self.family[:, :, : t + 1], "b n t other -> b 1 n (t other)")
+        b = len(self.src_mask)
+        n = rows // b
+        if self.own is None or t == self.family.shape[2]:
+            self.grow(n, self.lanes)
+        seen = t + 1 + -(t + 1) % self.lanes
+        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
+        self.own_mask = self.family[:, :, :seen].flatten(2).unsqueeze(1)
+        self.past = [layer.unbind() for layer in self.own.narrow(3, 0, seen * n).unbind()]
+        self.slots = self.own.narrow(3, t * n, n).unflatten(2, (b, self.n_heads)).unbind()
 
     def grow(self, n: int, places: int) -> None:
         """Make room for so many more positions."""
-        own = self.src_mask.new_empty(self.n_layers, len(self.src_mask), places, n, self.size)
-        family = self.src_mask.new_full((len(self.src_mask), n, places, n), -math.inf)
-        self.own = own if self.own is None else torch.cat([self.own, own], dim=2)
+        b = len(self.src_mask)
+        d = self.source[0][1].shape[-1]
+        own = self.src_mask.new_zeros(self.n_layers, 2, b * self.n_heads, places * n, d)
+        family = self.src_mask.new_full((b, n, places, n), -math.inf)
+        self.own = own if self.own is None else torch.cat([self.own, own], dim=3)
         self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Keep the sentences named, in that order."""
-        self.source = [(k[sentences], v[sentences]) for k, v in self.source]
+        heads = (self.n_heads * sentences.unsqueeze(-1) + torch.arange(self.n_heads, device=sentences.device)).flatten()
+        self.source = [(k[heads], v[heads]) for k, v in self.source]
         self.src_mask, self.family = self.src_mask[sentences], self.family[sentences]
-        self.own = self.own[:, sentences]
+        self.own = self.own[:, :, heads]
         if self.folded is not None:
             self.folded = [tuple(part[sentences] for part in parts) for parts in self.folded]
 
@@ -469,21 +552,22 @@ class StaticCache:
 
 
 # %%
-def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor | None, cache: StaticCache) -> Tensor:
+def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor, cache: StaticCache) -> Tensor:
     """Let rows of queries, n for each sentence, ask keys and values that are split into heads."""
-    b, h = len(k), cache.n_heads
-    if len(q) == b:
-        return F.scaled_dot_product_attention(q.view(b, h, 1, -1), k, v, mask).reshape(q.shape)
-    heads = F.scaled_dot_product_attention(q.view(b, len(q) // b, h, -1).transpose(1, 2), k, v, mask)
-    return heads.transpose(1, 2).reshape(q.shape)
+    b, h = len(mask), cache.n_heads
+    heads = q.unflatten(0, (b, -1)).unflatten(-1, (h, -1)).transpose(1, 2)
+    scores = torch.bmm(heads.flatten(0, 1), k).view(b, h, -1, k.shape[-1]).add_(mask)
+    mixed = torch.bmm(scores.softmax(-1).flatten(0, 1), v)
+    return mixed.view(heads.shape).transpose(1, 2).reshape(q.shape)
 
 
 # %%
 def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Write this position's keys and values into the cache of layer i, and ask all that are there."""
-    qkv, slot = F.linear(x, *layer.qkv), cache.slots[i]
-    slot.copy_(qkv.narrow(1, x.shape[1], cache.size).view(slot.shape))
-    return F.linear(attend(qkv.narrow(1, 0, x.shape[1]), *cache.past[i], cache.own_mask, cache), *layer.self_out)
+    q, kv = linear(x, *layer.qkv).tensor_split((x.shape[1],), dim=1)
+    slot, (k, v) = cache.slots[i], cache.past[i]
+    slot.copy_(kv.view(len(cache.src_mask), -1, 2, cache.n_heads, slot.shape[-1]).permute(2, 0, 3, 1, 4))
+    return linear(attend(q, k.mT, v, cache.own_mask, cache), *layer.self_out)
 
 
 # %% [markdown]
@@ -502,7 +586,7 @@ def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: Static
 def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return for each layer matrix and bias from a state to its scores, heads side by side, and from weights to the output."""
     (w_q, b_q), (w_o, b_o) = packed.ask, packed.cross_out
-    k, v = (kv[:, 0] / math.sqrt(kv.shape[-1])), kv[:, 1]
+    k, v = rearrange(kv, "n two (b h) k d -> two n b h k d", b=len(mask))
     h = k.shape[2]
     to_scores = einsum(rearrange(w_q, "n (h d) q -> n h d q", h=h), k, "n h d q, n b h k d -> n b q h k")
     bias = einsum(rearrange(b_q, "n (h d) -> n h d", h=h), k, "n h d, n b h k d -> n b h k") + mask.squeeze(1)
@@ -516,7 +600,7 @@ def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) ->
 def ask(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Ask the source."""
     if cache.folded is None:
-        return F.linear(attend(F.linear(x, *layer.ask), *cache.source[i], cache.src_mask, cache), *layer.cross_out)
+        return linear(attend(linear(x, *layer.ask), *cache.source[i], cache.src_mask, cache), *layer.cross_out)
     to_scores, bias, out = cache.folded[i]
     scores = torch.baddbmm(bias, x.view(len(out), -1, x.shape[-1]), to_scores)
     weights = scores.unflatten(-1, (cache.n_heads, -1)).softmax(-1).flatten(-2)
@@ -538,7 +622,7 @@ class StaticDecoder:
 
     def think(self, x: Float[Tensor, "... d_model"], layer: PackedLayer) -> Tensor:
         """Run the feed-forward block."""
-        return F.linear(self.packed.activation(F.linear(x, *layer.widen)), *layer.narrow)
+        return linear(self.packed.activation(linear(x, *layer.widen)), *layer.narrow)
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
@@ -551,7 +635,7 @@ class StaticDecoder:
             x = self.residual(x, layer.norms[1], ask, layer, cache, i)
             x = self.residual(x, layer.norms[2], self.think, layer)
         self.position += 1
-        return F.linear(model.decoder.norm(x), packed.table, model.bias)
+        return linear(model.decoder.norm(x), packed.table, model.bias)
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
