@@ -183,7 +183,8 @@ from transformer.residual_norm import PreNorm
 # %%
 def linear(x: Float[Tensor, "... i"], weight: Float[Tensor, "o i"], bias: Tensor | None = None) -> Float[Tensor, "... o"]:
     """Return x Wᵀ + b like `F.linear`, a large product in float32 by oneDNN. It has no backward pass: see `QuickLinear`."""
-    if x.dtype != torch.float32 or x.numel() * len(weight) < 2**21 or not has_onednn(x.device):
+    small = x.numel() * len(weight) < 2**21 and weight.numel() < 2**18
+    if small or x.dtype != torch.float32 or not has_onednn(x.device):
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
@@ -341,7 +342,7 @@ def short_attention(
         dtype, (q, k, v) = q.dtype, (q.float(), k.float(), v.float())
         if q.shape[-2] * k.shape[-2] > 1024:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(dtype)
-        if k.shape[-2] < 16:
+        if k.shape[-2] < LANES:
             k, v, mask = sixteen_keys(k, v, mask)
         scores = (q @ rearrange(k, "b h k d -> b h d k")).mul_(1 / math.sqrt(q.shape[-1]))
         if mask is None:
@@ -494,6 +495,10 @@ class PackedDecoder:
 
 
 # %%
+LANES = 16  # numbers in a vector register; a softmax over 15 takes eight times as long as one over 16
+
+
+# %%
 class StaticCache:
     """Keys and values that stay where they were written, of the source and of n hypotheses for each sentence.
 
@@ -504,44 +509,40 @@ class StaticCache:
     def __init__(self, packed: "PackedDecoder", src: Int[Tensor, "b k"]):
         config, memory = packed.model.config, packed.encode(src)
         self.n_heads, self.n_layers = config.n_heads, config.n_layers
-        self.lanes = 64 // memory.element_size()
-        spare = -src.shape[1] % self.lanes
+        spare = -src.shape[1] % LANES
         hidden = rearrange(F.pad(src == config.pad_id, (0, spare), value=True), "b k -> b 1 1 k")
-        pattern = "b k (n two h d) -> n two (b h) k d"
-        kv = rearrange(linear(F.pad(memory, (0, 0, 0, spare)), *packed.source), pattern, two=2, n=self.n_layers, h=self.n_heads)
-        self.source = [(k.mT.contiguous(), v.contiguous()) for k, v in kv]
-        self.src_mask = torch.zeros_like(hidden, dtype=memory.dtype).masked_fill(hidden, -math.inf)
+        pattern = "b k (n two h d) -> n two b h k d"
+        kv = linear(F.pad(memory, (0, 0, 0, spare)), *packed.source).float()
+        kv = rearrange(kv, pattern, two=2, n=self.n_layers, h=self.n_heads)
+        self.source = [(k.mT.contiguous().mT, v.contiguous()) for k, v in kv]
+        self.src_mask = torch.zeros_like(hidden, dtype=kv.dtype).masked_fill(hidden, -math.inf)
         self.own = self.family = self.folded = None
         if len(src) <= 4:
             self.folded = fold(packed, kv, self.src_mask)
 
     def open(self, t: int, rows: int) -> None:
         """Begin position t: lay out the keys and values up to there, and let every hypothesis see what it will write."""
-        b = len(self.src_mask)
-        n = rows // b
+        n = rows // len(self.src_mask)
         if self.own is None or t == self.family.shape[2]:
-            self.grow(n, self.lanes)
-        seen = t + 1 + -(t + 1) % self.lanes
+            self.grow(n, LANES)
         self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-        self.own_mask = self.family[:, :, :seen].flatten(2).unsqueeze(1)
-        self.past = [layer.unbind() for layer in self.own.narrow(3, 0, seen * n).unbind()]
-        self.slots = self.own.narrow(3, t * n, n).unflatten(2, (b, self.n_heads)).unbind()
+        self.own_mask = self.family.flatten(2).unsqueeze(1)
+        self.past = [layer.unbind() for layer in self.own.unbind()]
+        self.slots = self.own.narrow(4, t * n, n).unbind()
 
     def grow(self, n: int, places: int) -> None:
         """Make room for so many more positions."""
-        b = len(self.src_mask)
-        d = self.source[0][1].shape[-1]
-        own = self.src_mask.new_zeros(self.n_layers, 2, b * self.n_heads, places * n, d)
+        b, h, _, d = self.source[0][0].shape
+        own = self.src_mask.new_zeros(self.n_layers, 2, b, h, places * n, d)
         family = self.src_mask.new_full((b, n, places, n), -math.inf)
-        self.own = own if self.own is None else torch.cat([self.own, own], dim=3)
+        self.own = own if self.own is None else torch.cat([self.own, own], dim=4)
         self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Keep the sentences named, in that order."""
-        heads = (self.n_heads * sentences.unsqueeze(-1) + torch.arange(self.n_heads, device=sentences.device)).flatten()
-        self.source = [(k[heads], v[heads]) for k, v in self.source]
+        self.source = [(k.mT[sentences].mT, v[sentences]) for k, v in self.source]
         self.src_mask, self.family = self.src_mask[sentences], self.family[sentences]
-        self.own = self.own[:, :, heads]
+        self.own = self.own[:, :, sentences]
         if self.folded is not None:
             self.folded = [tuple(part[sentences] for part in parts) for parts in self.folded]
 
@@ -552,22 +553,25 @@ class StaticCache:
 
 
 # %%
-def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor, cache: StaticCache) -> Tensor:
+def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Let rows of queries, n for each sentence, ask keys and values that are split into heads."""
-    b, h = len(mask), cache.n_heads
-    heads = q.unflatten(0, (b, -1)).unflatten(-1, (h, -1)).transpose(1, 2)
-    scores = torch.bmm(heads.flatten(0, 1), k).view(b, h, -1, k.shape[-1]).add_(mask)
-    mixed = torch.bmm(scores.softmax(-1).flatten(0, 1), v)
-    return mixed.view(heads.shape).transpose(1, 2).reshape(q.shape)
+    b, h, _, d = v.shape
+    heads = q.to(v.dtype).view(b, -1, h, d).transpose(1, 2)
+    if b * h < 64:
+        mixed = F.scaled_dot_product_attention(heads, k, v, mask, scale=1.0)
+    else:
+        scores = torch.bmm(heads.flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, (b, h)).add_(mask)
+        mixed = torch.bmm(scores.softmax(-1).flatten(0, 1), v.flatten(0, 1)).view(heads.shape)
+    return mixed.transpose(1, 2).reshape(q.shape).to(q.dtype)
 
 
 # %%
 def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Write this position's keys and values into the cache of layer i, and ask all that are there."""
     q, kv = linear(x, *layer.qkv).tensor_split((x.shape[1],), dim=1)
-    slot, (k, v) = cache.slots[i], cache.past[i]
-    slot.copy_(kv.view(len(cache.src_mask), -1, 2, cache.n_heads, slot.shape[-1]).permute(2, 0, 3, 1, 4))
-    return linear(attend(q, k.mT, v, cache.own_mask, cache), *layer.self_out)
+    slot = cache.slots[i]
+    slot.copy_(kv.view(slot.shape[1], -1, 2, *slot.shape[2::2]).permute(2, 0, 3, 1, 4))
+    return linear(attend(q, *cache.past[i], cache.own_mask), *layer.self_out)
 
 
 # %% [markdown]
@@ -585,8 +589,8 @@ def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: Static
 # %%
 def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return for each layer matrix and bias from a state to its scores, heads side by side, and from weights to the output."""
-    (w_q, b_q), (w_o, b_o) = packed.ask, packed.cross_out
-    k, v = rearrange(kv, "n two (b h) k d -> two n b h k d", b=len(mask))
+    (w_q, b_q), (w_o, b_o) = ([part.to(kv.dtype) for part in pair] for pair in (packed.ask, packed.cross_out))
+    k, v = rearrange(kv, "n two b h k d -> two n b h k d")
     h = k.shape[2]
     to_scores = einsum(rearrange(w_q, "n (h d) q -> n h d q", h=h), k, "n h d q, n b h k d -> n b q h k")
     bias = einsum(rearrange(b_q, "n (h d) -> n h d", h=h), k, "n h d, n b h k d -> n b h k") + mask.squeeze(1)
@@ -600,11 +604,11 @@ def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) ->
 def ask(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Ask the source."""
     if cache.folded is None:
-        return linear(attend(linear(x, *layer.ask), *cache.source[i], cache.src_mask, cache), *layer.cross_out)
+        return linear(attend(linear(x, *layer.ask), *cache.source[i], cache.src_mask), *layer.cross_out)
     to_scores, bias, out = cache.folded[i]
-    scores = torch.baddbmm(bias, x.view(len(out), -1, x.shape[-1]), to_scores)
+    scores = torch.baddbmm(bias, x.to(bias.dtype).view(len(out), -1, x.shape[-1]), to_scores)
     weights = scores.unflatten(-1, (cache.n_heads, -1)).softmax(-1).flatten(-2)
-    return torch.bmm(weights, out).view(x.shape)
+    return torch.bmm(weights, out).view(x.shape).to(x.dtype)
 
 
 # %%
@@ -635,7 +639,7 @@ class StaticDecoder:
             x = self.residual(x, layer.norms[1], ask, layer, cache, i)
             x = self.residual(x, layer.norms[2], self.think, layer)
         self.position += 1
-        return linear(model.decoder.norm(x), packed.table, model.bias)
+        return linear(model.decoder.norm(x), packed.table, model.bias).float()
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""

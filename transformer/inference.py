@@ -11,7 +11,7 @@ r"""
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -549,8 +549,20 @@ class TorchEngine:
                 return greedy_search(model, src, max_len, self.decoder).tolist()
             return beam_search(model, src, beam_size, length_penalty, max_len, self.decoder)[0].tolist()
 
-        with decoding(model):
-            yield from spread(search, groups, None if device.type == "cpu" else 1)
+        workers = torch.get_num_threads() if device.type == "cpu" else 1
+        parts = [cut(rows, workers, len(groups)) for rows, _ in groups]
+        work = [(part, max_len) for pieces, (_, max_len) in zip(parts, groups, strict=True) for part in pieces]
+        with decoding(model), closing(spread(search, work, workers)) as found:
+            for pieces in parts:
+                yield [ids for _ in pieces for ids in next(found)]
+
+
+# %%
+def cut(rows: list[list[int]], workers: int, groups: int) -> list[list[list[int]]]:
+    """Cut a group of sources into pieces, of 8 or more, when there are too few groups to keep all workers busy."""
+    pieces = 1 if workers < 2 or groups >= 2 * workers else max(2, math.ceil(workers / groups))
+    size = max(8, math.ceil(len(rows) / pieces))
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 # %%
