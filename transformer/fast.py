@@ -10,6 +10,7 @@ r"""
 # %%
 import copy
 import ctypes
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -417,50 +418,61 @@ def tune_allocator() -> bool:
 # %% [markdown]
 # ### Decoding with fewer calls
 #
-# A step of decoding multiplies one row. The work is so small that **calling** an operator costs as much as its arithmetic. So call less: queries, keys and
-# values come from one product with three matrices side by side, keys and values of the source from one for all layers.
+# A step of decoding multiplies a few rows by every weight there is. The work is so small that **calling** an operator costs as much as its arithmetic. So call
+# less: queries, keys and values come from one product with three matrices side by side, keys and values of the source from one for all layers.
+#
+# And each product would lay out its weights anew, in the order in which oneDNN reads them. They are the same at every step, so do that once:
 
 
 # %%
-def stacked(linears: Iterable[nn.Linear]) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of one linear layer that gives the outputs of several, side by side."""
+class PackedLinear:
+    """A linear layer whose weight is laid out beforehand as oneDNN reads it; a small product in float32 takes it as it was."""
+
+    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]):
+        self.weight, self.bias, self.blocked = weight.detach(), bias.detach(), None
+        if has_onednn(weight.device) and (weight.dtype == torch.float32 or has_fast_bfloat16("cpu")):
+            self.blocked = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self.always = weight.dtype != torch.float32 or weight.numel() >= 2**18
+
+    def __call__(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        if self.blocked is None or not (self.always or x.numel() * len(self.bias) >= 2**20):
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.blocked, self.bias, "none", [], "")
+
+
+# %%
+def side_by_side(linears: Iterable[nn.Linear]) -> PackedLinear:
+    """Return one linear layer that gives the outputs of several, side by side."""
     weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)
-    return torch.cat(weights), torch.cat(biases)
+    return PackedLinear(torch.cat(weights), torch.cat(biases))
 
 
 # %%
 class PackedLayer(NamedTuple):
-    """Weight and bias of every product in a decoder layer, gain and bias of its norms."""
+    """The products of a decoder layer, and gain and bias of its norms."""
 
-    qkv: tuple[Tensor, Tensor]
-    self_out: tuple[Tensor, Tensor]
-    ask: tuple[Tensor, Tensor]
-    cross_out: tuple[Tensor, Tensor]
-    widen: tuple[Tensor, Tensor]
-    narrow: tuple[Tensor, Tensor]
+    qkv: PackedLinear
+    self_out: PackedLinear
+    ask: PackedLinear
+    cross_out: PackedLinear
+    widen: PackedLinear
+    narrow: PackedLinear
     norms: list[tuple[Tensor, Tensor]]
 
     @classmethod
     def of(cls, layer: DecoderLayer) -> "PackedLayer":
         """Lay out the weights of a layer."""
         own, cross, think = layer.self_attention, layer.cross_attention, layer.feed_forward
-        single = ((linear.weight, linear.bias) for linear in (own.w_o, cross.w_o, think.w_1, think.w_2))
-        self_out, cross_out, widen, narrow = single
-        scale = 1 / math.sqrt(own.w_q.out_features / own.n_heads)
-        qkv, queries = stacked([own.w_q, own.w_k, own.w_v]), own.w_q.out_features
-        for part in qkv:
-            part[:queries] *= scale
-        ask = cross.w_q.weight * scale, cross.w_q.bias * scale
-        norms = [(residual.norm.gain, residual.norm.bias) for residual in layer.residuals]
-        return cls(qkv, self_out, ask, cross_out, widen, narrow, norms)
+        single = (PackedLinear(linear.weight, linear.bias) for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2))
+        norms = [(residual.norm.gain.detach(), residual.norm.bias.detach()) for residual in layer.residuals]
+        return cls(side_by_side([own.w_q, own.w_k, own.w_v]), *single, norms)
 
 
 # %%
 class PackedDecoder:
     """A decoder's weights laid out for one position at a time; call it with the model and a source to begin.
 
-    What multiplies the same vector lies together, and the table lies so that a single row reads it in order. Merged weights are
-    copies: make a new one after more training.
+    They are copies: make a new one after more training. The encoder keeps its weights, and is sped up.
     """
 
     @torch.no_grad()
@@ -469,14 +481,9 @@ class PackedDecoder:
         self.model, self.pre_norm = model, isinstance(layers[0].residuals[0], PreNorm)
         self.layers = [PackedLayer.of(layer) for layer in layers]
         cross = [layer.cross_attention for layer in layers]
-        self.source = stacked(linear for attention in cross for linear in (attention.w_k, attention.w_v))
-        self.ask, self.cross_out = (
-            tuple(torch.stack(parts) for parts in zip(*pairs, strict=True))
-            for pairs in ([layer.ask for layer in self.layers], [layer.cross_out for layer in self.layers])
-        )
-        self.activation = layers[0].feed_forward.activation
-        self.table = model.embedding.weight.detach().t().contiguous().t()
-        self.scale = math.sqrt(model.config.d_model)
+        self.source = side_by_side(linear for attention in cross for linear in (attention.w_k, attention.w_v))
+        self.activation, self.scale = layers[0].feed_forward.activation, math.sqrt(model.config.d_model)
+        self.table = PackedLinear(model.embedding.weight, model.bias)
         shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self.encode = speed_up(copy.deepcopy(model, shared)).eval().encode
 
@@ -512,7 +519,7 @@ class StaticCache:
         spare = -src.shape[1] % LANES
         hidden = rearrange(F.pad(src == config.pad_id, (0, spare), value=True), "b k -> b 1 1 k")
         pattern = "b k (n two h d) -> n two b h k d"
-        kv = linear(F.pad(memory, (0, 0, 0, spare)), *packed.source).float()
+        kv = packed.source(F.pad(memory, (0, 0, 0, spare))).float()
         kv = rearrange(kv, pattern, two=2, n=self.n_layers, h=self.n_heads)
         self.source = [(k.mT.contiguous().mT, v.contiguous()) for k, v in kv]
         self.src_mask = torch.zeros_like(hidden, dtype=kv.dtype).masked_fill(hidden, -math.inf)
@@ -558,9 +565,9 @@ def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor) 
     b, h, _, d = v.shape
     heads = q.to(v.dtype).view(b, -1, h, d).transpose(1, 2)
     if b * h < 64:
-        mixed = F.scaled_dot_product_attention(heads, k, v, mask, scale=1.0)
+        mixed = F.scaled_dot_product_attention(heads, k, v, mask)
     else:
-        scores = torch.bmm(heads.flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, (b, h)).add_(mask)
+        scores = torch.bmm(heads.flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, (b, h)).mul_(1 / math.sqrt(d)).add_(mask)
         mixed = torch.bmm(scores.softmax(-1).flatten(0, 1), v.flatten(0, 1)).view(heads.shape)
     return mixed.transpose(1, 2).reshape(q.shape).to(q.dtype)
 
@@ -568,10 +575,10 @@ def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor) 
 # %%
 def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Write this position's keys and values into the cache of layer i, and ask all that are there."""
-    q, kv = linear(x, *layer.qkv).tensor_split((x.shape[1],), dim=1)
+    q, kv = layer.qkv(x).tensor_split((x.shape[1],), dim=1)
     slot = cache.slots[i]
     slot.copy_(kv.view(slot.shape[1], -1, 2, *slot.shape[2::2]).permute(2, 0, 3, 1, 4))
-    return linear(attend(q, *cache.past[i], cache.own_mask), *layer.self_out)
+    return layer.self_out(attend(q, *cache.past[i], cache.own_mask))
 
 
 # %% [markdown]
@@ -589,8 +596,13 @@ def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: Static
 # %%
 def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return for each layer matrix and bias from a state to its scores, heads side by side, and from weights to the output."""
-    (w_q, b_q), (w_o, b_o) = ([part.to(kv.dtype) for part in pair] for pair in (packed.ask, packed.cross_out))
-    k, v = rearrange(kv, "n two b h k d -> two n b h k d")
+    asking, answering = [layer.ask for layer in packed.layers], [layer.cross_out for layer in packed.layers]
+    w_q, b_q, w_o, b_o = (
+        torch.stack([getattr(linear, name) for linear in linears]).to(kv.dtype)
+        for linears in (asking, answering)
+        for name in ("weight", "bias")
+    )
+    k, v = kv[:, 0] / math.sqrt(kv.shape[-1]), kv[:, 1]
     h = k.shape[2]
     to_scores = einsum(rearrange(w_q, "n (h d) q -> n h d q", h=h), k, "n h d q, n b h k d -> n b q h k")
     bias = einsum(rearrange(b_q, "n (h d) -> n h d", h=h), k, "n h d, n b h k d -> n b h k") + mask.squeeze(1)
@@ -604,7 +616,7 @@ def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) ->
 def ask(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Ask the source."""
     if cache.folded is None:
-        return linear(attend(linear(x, *layer.ask), *cache.source[i], cache.src_mask), *layer.cross_out)
+        return layer.cross_out(attend(layer.ask(x), *cache.source[i], cache.src_mask))
     to_scores, bias, out = cache.folded[i]
     scores = torch.baddbmm(bias, x.to(bias.dtype).view(len(out), -1, x.shape[-1]), to_scores)
     weights = scores.unflatten(-1, (cache.n_heads, -1)).softmax(-1).flatten(-2)
@@ -626,7 +638,7 @@ class StaticDecoder:
 
     def think(self, x: Float[Tensor, "... d_model"], layer: PackedLayer) -> Tensor:
         """Run the feed-forward block."""
-        return linear(self.packed.activation(linear(x, *layer.widen)), *layer.narrow)
+        return layer.narrow(self.packed.activation(layer.widen(x)))
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
@@ -639,7 +651,7 @@ class StaticDecoder:
             x = self.residual(x, layer.norms[1], ask, layer, cache, i)
             x = self.residual(x, layer.norms[2], self.think, layer)
         self.position += 1
-        return linear(model.decoder.norm(x), packed.table, model.bias).float()
+        return packed.table(model.decoder.norm(x)).float()
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
@@ -656,15 +668,24 @@ class StaticDecoder:
 
 
 # %%
+@functools.cache
+def divisor_near_root(v: int) -> int:
+    """Return the divisor of v that is nearest to its square root: then there are about as many blocks as numbers in one."""
+    return min((size for size in range(1, v + 1) if v % size == 0), key=lambda size: abs(size - math.sqrt(v)))
+
+
+# %%
 def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
     """Return `x.topk(k)`, faster: the k largest lie in the k blocks of the row whose largest are the largest."""
     v = x.shape[-1]
-    block = next((size for size in range(64, 129) if v % size == 0), v)
-    if len(x) < 4 or k * block >= v:
+    block = divisor_near_root(v)
+    n = v // block
+    if len(x) < 4 or k > n or k * block >= v:
         return x.topk(k)
-    blocks = rearrange(x, "b (n block) -> b n block", block=block)
-    chosen = blocks.amax(-1).topk(k).indices
-    found = blocks.gather(1, chosen.unsqueeze(-1).expand(-1, -1, block)).flatten(1).topk(k)
+    blocks = rearrange(x, "b (n block) -> (b n) block", n=n)
+    chosen = blocks.amax(-1).view(-1, n).topk(k).indices
+    rows = chosen + n * torch.arange(len(x), device=x.device).unsqueeze(-1)
+    found = blocks.index_select(0, rows.flatten()).view(len(x), -1).topk(k)
     indices = chosen.gather(1, found.indices // block) * block + found.indices % block
     return torch.return_types.topk((found.values, indices))
 

@@ -559,8 +559,8 @@ class TorchEngine:
 
 # %%
 def cut(rows: list[list[int]], workers: int, groups: int) -> list[list[list[int]]]:
-    """Cut a group of sources into pieces, of 8 or more, when there are too few groups to keep all workers busy."""
-    pieces = 1 if workers < 2 or groups >= 2 * workers else max(2, math.ceil(workers / groups))
+    """Cut a group of sources into pieces of 8 or more, when there are fewer groups than workers."""
+    pieces = math.ceil(workers / groups)
     size = max(8, math.ceil(len(rows) / pieces))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
