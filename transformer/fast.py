@@ -531,7 +531,7 @@ class StaticCache:
         """Begin position t: lay out the keys and values up to there, and let every hypothesis see what it will write."""
         n = rows // len(self.src_mask)
         if self.own is None or t == self.family.shape[2]:
-            self.grow(n, LANES)
+            self.grow(n, max(4, LANES // n))
         self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
         self.own_mask = self.family.flatten(2).unsqueeze(1)
         self.past = [layer.unbind() for layer in self.own.unbind()]

@@ -550,7 +550,7 @@ class TorchEngine:
             return beam_search(model, src, beam_size, length_penalty, max_len, self.decoder)[0].tolist()
 
         workers = torch.get_num_threads() if device.type == "cpu" else 1
-        parts = [cut(rows, workers, len(groups)) for rows, _ in groups]
+        parts = [cut(rows, beam_size, workers, len(groups)) for rows, _ in groups]
         work = [(part, max_len) for pieces, (_, max_len) in zip(parts, groups, strict=True) for part in pieces]
         with decoding(model), closing(spread(search, work, workers)) as found:
             for pieces in parts:
@@ -558,9 +558,12 @@ class TorchEngine:
 
 
 # %%
-def cut(rows: list[list[int]], workers: int, groups: int) -> list[list[list[int]]]:
-    """Cut a group of sources into pieces of 8 or more, when there are fewer groups than workers."""
-    pieces = math.ceil(workers / groups)
+def cut(rows: list[list[int]], beam_size: int, workers: int, groups: int) -> list[list[list[int]]]:
+    """Cut a group of sources, when there are few groups, so that workers end together: into pieces of 64 hypotheses or more.
+
+    With fewer groups than workers, pieces are smaller, but of 8 sources at least.
+    """
+    pieces = max(math.ceil(workers / groups), len(rows) * beam_size // 64 if groups < 4 * workers else 1)
     size = max(8, math.ceil(len(rows) / pieces))
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
