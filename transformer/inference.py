@@ -550,22 +550,22 @@ class TorchEngine:
             return beam_search(model, src, beam_size, length_penalty, max_len, self.decoder)[0].tolist()
 
         workers = torch.get_num_threads() if device.type == "cpu" else 1
-        parts = [cut(rows, beam_size, workers, len(groups)) for rows, _ in groups]
-        work = [(part, max_len) for pieces, (_, max_len) in zip(parts, groups, strict=True) for part in pieces]
-        with decoding(model), closing(spread(search, work, workers)) as found:
-            for pieces in parts:
-                yield [ids for _ in pieces for ids in next(found)]
+        pieces = shared_out(groups, workers)
+        with decoding(model), closing(spread(search, sum(pieces, []), workers)) as found:
+            for group in pieces:
+                yield [ids for _ in group for ids in next(found)]
 
 
 # %%
-def cut(rows: list[list[int]], beam_size: int, workers: int, groups: int) -> list[list[list[int]]]:
-    """Cut a group of sources, when there are few groups, so that workers end together: into pieces of 64 hypotheses or more.
-
-    With fewer groups than workers, pieces are smaller, but of 8 sources at least.
-    """
-    pieces = max(math.ceil(workers / groups), len(rows) * beam_size // 64 if groups < 4 * workers else 1)
-    size = max(8, math.ceil(len(rows) / pieces))
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
+def shared_out(groups: Sequence[tuple[list[list[int]], int]], workers: int) -> list[list[tuple[list[list[int]], int]]]:
+    """Cut groups into pieces so that workers end together: the last group, or, when there are too few, every one."""
+    n = len(groups)
+    pieces = [workers if n > workers and i == n - 1 else math.ceil(workers / n) for i in range(n)]
+    sizes = [max(8, math.ceil(len(rows) / parts)) for (rows, _), parts in zip(groups, pieces, strict=True)]
+    return [
+        [(rows[i : i + size], max_len) for i in range(0, len(rows), size)]
+        for (rows, max_len), size in zip(groups, sizes, strict=True)
+    ]
 
 
 # %%
