@@ -429,13 +429,13 @@ class PackedLinear:
     """A linear layer whose weight is laid out beforehand as oneDNN reads it; a small product in float32 takes it as it was."""
 
     def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]):
-        self.weight, self.bias, self.blocked = weight.detach(), bias.detach(), None
+        self.weight, self.bias, self.blocked, self.width = weight.detach(), bias.detach(), None, len(bias)
         if has_onednn(weight.device) and (weight.dtype == torch.float32 or has_fast_bfloat16("cpu")):
             self.blocked = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         self.always = weight.dtype != torch.float32 or weight.numel() >= 2**18
 
     def __call__(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
-        if self.blocked is None or not (self.always or x.numel() * len(self.bias) >= 2**20):
+        if self.blocked is None or not (self.always or x.numel() * self.width >= 2**20):
             return F.linear(x, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.blocked, self.bias, "none", [], "")
 
@@ -515,39 +515,42 @@ class StaticCache:
 
     def __init__(self, packed: "PackedDecoder", src: Int[Tensor, "b k"]):
         config, memory = packed.model.config, packed.encode(src)
-        self.n_heads, self.n_layers = config.n_heads, config.n_layers
-        spare = -src.shape[1] % LANES
-        hidden = rearrange(F.pad(src == config.pad_id, (0, spare), value=True), "b k -> b 1 1 k")
-        pattern = "b k (n two h d) -> n two b h k d"
+        self.n_heads, self.n_layers, spare = config.n_heads, config.n_layers, -src.shape[1] % LANES
         kv = packed.source(F.pad(memory, (0, 0, 0, spare))).float()
-        kv = rearrange(kv, pattern, two=2, n=self.n_layers, h=self.n_heads)
-        self.source = [(k.mT.contiguous().mT, v.contiguous()) for k, v in kv]
+        kv = rearrange(kv, "b k (n two h d) -> n two b h k d", two=2, n=self.n_layers, h=self.n_heads)
+        hidden = rearrange(F.pad(src == config.pad_id, (0, spare), value=True), "b k -> b 1 1 k")
         self.src_mask = torch.zeros_like(hidden, dtype=kv.dtype).masked_fill(hidden, -math.inf)
+        self.source = [(k.mT.flatten(0, 1).mT, v.flatten(0, 1)) for k, v in kv]
         self.own = self.family = self.folded = None
         if len(src) <= 4:
             self.folded = fold(packed, kv, self.src_mask)
 
     def open(self, t: int, rows: int) -> None:
-        """Begin position t: lay out the keys and values up to there, and let every hypothesis see what it will write."""
-        n = rows // len(self.src_mask)
+        """Begin position t: let every hypothesis see what it will write, and lay out what attention asks, (b h) n k d."""
+        b, h = len(self.src_mask), self.n_heads
+        n = rows // b
         if self.own is None or t == self.family.shape[2]:
             self.grow(n, max(4, LANES // n))
         self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-        self.own_mask = self.family.flatten(2).unsqueeze(1)
-        self.past = [layer.unbind() for layer in self.own.unbind()]
+        own_mask, src_mask = self.family.flatten(2).unsqueeze(1), self.src_mask
+        self.own_mask, self.cross_mask = (
+            mask.expand(b, h, n, -1).reshape(b * h, n, -1) for mask in (own_mask, src_mask)
+        )
+        self.past = [layer.unbind() for layer in self.own.flatten(2, 3).unbind()]
         self.slots = self.own.narrow(4, t * n, n).unbind()
 
     def grow(self, n: int, places: int) -> None:
         """Make room for so many more positions."""
-        b, h, _, d = self.source[0][0].shape
-        own = self.src_mask.new_zeros(self.n_layers, 2, b, h, places * n, d)
+        b, d = len(self.src_mask), self.source[0][0].shape[-1]
+        own = self.src_mask.new_zeros(self.n_layers, 2, b, self.n_heads, places * n, d)
         family = self.src_mask.new_full((b, n, places, n), -math.inf)
         self.own = own if self.own is None else torch.cat([self.own, own], dim=4)
         self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Keep the sentences named, in that order."""
-        self.source = [(k.mT[sentences].mT, v[sentences]) for k, v in self.source]
+        parts = [(k.mT.unflatten(0, (-1, self.n_heads)), v.unflatten(0, (-1, self.n_heads))) for k, v in self.source]
+        self.source = [(k[sentences].flatten(0, 1).mT, v[sentences].flatten(0, 1)) for k, v in parts]
         self.src_mask, self.family = self.src_mask[sentences], self.family[sentences]
         self.own = self.own[:, :, sentences]
         if self.folded is not None:
@@ -561,14 +564,11 @@ class StaticCache:
 
 # %%
 def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Let rows of queries, n for each sentence, ask keys and values that are split into heads."""
-    b, h, _, d = v.shape
-    heads = q.to(v.dtype).view(b, -1, h, d).transpose(1, 2)
-    if b * h < 64:
-        mixed = F.scaled_dot_product_attention(heads, k, v, mask)
-    else:
-        scores = torch.bmm(heads.flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, (b, h)).mul_(1 / math.sqrt(d)).add_(mask)
-        mixed = torch.bmm(scores.softmax(-1).flatten(0, 1), v.flatten(0, 1)).view(heads.shape)
+    """Let rows of queries, n for each sentence, ask keys and values of (b h) matrices."""
+    (heads, n, _), d = mask.shape, v.shape[-1]
+    rows = q.to(v.dtype).view(-1, n, q.shape[1] // d, d).transpose(1, 2).reshape(heads, n, d)
+    weights = torch.baddbmm(mask, rows, k.mT, alpha=1 / math.sqrt(d)).softmax(-1)
+    mixed = torch.bmm(weights, v).view(-1, q.shape[1] // d, n, d)
     return mixed.transpose(1, 2).reshape(q.shape).to(q.dtype)
 
 
@@ -616,7 +616,7 @@ def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) ->
 def ask(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Ask the source."""
     if cache.folded is None:
-        return layer.cross_out(attend(layer.ask(x), *cache.source[i], cache.src_mask))
+        return layer.cross_out(attend(layer.ask(x), *cache.source[i], cache.cross_mask))
     to_scores, bias, out = cache.folded[i]
     scores = torch.baddbmm(bias, x.to(bias.dtype).view(len(out), -1, x.shape[-1]), to_scores)
     weights = scores.unflatten(-1, (cache.n_heads, -1)).softmax(-1).flatten(-2)
