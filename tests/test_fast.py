@@ -4,9 +4,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from transformer.attention import attention
 from transformer.checks import LIVELY, SRC, TGT, check_incremental, decoding_model, small_model, sources
-from transformer.fast import CheapDropout, PackedDecoder, chunked_loss, has_fast_bfloat16, speed_up, top_k
-from transformer.inference import IncrementalDecoder, beam_search, greedy_search, sample, spread
+from transformer.fast import (
+    CheapDropout,
+    PackedDecoder,
+    PackedLinear,
+    QuickLinear,
+    chunked_loss,
+    divisor_near_root,
+    has_fast_bfloat16,
+    linear,
+    short_attention,
+    speed_up,
+    top_k,
+)
+from transformer.inference import (
+    IncrementalDecoder,
+    TorchEngine,
+    beam_search,
+    greedy_search,
+    sample,
+    shared_out,
+    spread,
+)
 from transformer.training import label_smoothed_loss
 
 
@@ -14,6 +35,46 @@ def inputs(tokens: int = 11, v: int = 9) -> tuple[torch.Tensor, ...]:
     """Return states, table, bias and labels, some of them padding (3)."""
     x, weight, bias = torch.randn(tokens, 6), torch.randn(v, 6), torch.randn(v)
     return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), torch.arange(tokens) % v
+
+
+# Below and above the size from which oneDNN multiplies.
+@pytest.mark.parametrize("sizes", [(3, 8, 5), (40, 512, 512), (1, 512, 513), (2, 30, 256, 512)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_products_are_the_same_whoever_makes_them(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    *rows, wide, out = sizes
+    x, layer = torch.randn(*rows, wide, dtype=dtype), torch.nn.Linear(wide, out, dtype=dtype)
+    atol, rtol = (0.05, 0.02) if dtype == torch.bfloat16 else (1e-5, 1e-4)
+    with torch.no_grad():
+        for got in (linear(x, layer.weight, layer.bias), PackedLinear(layer.weight, layer.bias)(x)):
+            torch.testing.assert_close(got, layer(x), atol=atol, rtol=rtol)
+
+
+@pytest.mark.parametrize("wide", [8, 512])
+def test_a_quick_linear_layer_has_the_weights_and_gradients_of_the_plain_one(wide: int) -> None:
+    layer, x = torch.nn.Linear(wide, 600), torch.randn(2, 20, wide, requires_grad=True)
+    quick, weights = QuickLinear(layer), torch.randn(2, 20, 600)
+    assert quick.weight is layer.weight and quick.bias is layer.bias
+    assert quick.state_dict().keys() == layer.state_dict().keys()
+    inputs = (x, layer.weight, layer.bias)
+    torch.testing.assert_close(quick(x), layer(x), atol=1e-5, rtol=1e-4)
+    wanted = torch.autograd.grad(layer(x), inputs, weights)
+    for got, want in zip(torch.autograd.grad(quick(x), inputs, weights), wanted, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert quick(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("keys", [3, 15, 16, 17, 200])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_short_attention_is_attention_however_many_keys(keys: int, masked: bool, dtype: torch.dtype) -> None:
+    q, k, v = (torch.randn(2, 3, n, 8, dtype=dtype) for n in (6, keys, keys))
+    mask = (torch.rand(2, 1, 6, keys) < 0.6) if masked else None
+    if masked:
+        mask[1, 0, 2] = False
+    got, want = short_attention(q, k, v, mask), attention(q.float(), k.float(), v.float(), mask)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), want, atol=0.02 if dtype == torch.bfloat16 else 1e-5, rtol=0.01)
 
 
 def gradients(loss: torch.Tensor, parameters: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -141,6 +202,58 @@ def test_top_k_finds_the_largest(rows: int, k: int, v: int) -> None:
     found, want = top_k(x, k), x.topk(k)
     assert found.values.equal(want.values)
     assert found.indices.equal(want.indices)
+
+
+def test_blocks_are_about_as_many_as_they_are_long() -> None:
+    assert [divisor_near_root(v) for v in (10_000, 600, 997, 8, 1)] == [100, 24, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "sizes, workers, pieces",
+    [
+        ([64, 36], 2, [[64], [36]]),
+        ([64], 2, [[32, 32]]),
+        ([40, 30], 4, [[20, 20], [15, 15]]),
+        ([9], 4, [[8, 1]]),
+        ([4, 32, 32], 2, [[4], [32], [16, 16]]),
+        ([5, 20], 1, [[5], [20]]),
+        ([], 2, []),
+    ],
+)
+def test_groups_are_cut_so_that_workers_end_together(sizes: list[int], workers: int, pieces: list[list[int]]) -> None:
+    groups = [([[i, j] for j in range(size)], 7 + i) for i, size in enumerate(sizes)]
+    shared = shared_out(groups, workers)
+    assert [[len(rows) for rows, _ in group] for group in shared] == pieces
+    assert [([row for rows, _ in group for row in rows], group[0][1]) for group in shared] == groups
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_the_engine_finds_the_same_with_any_number_of_workers(beam_size: int) -> None:
+    engine, rows = TorchEngine(decoding_model("cpu")), sources(9, "cpu").tolist() * 12
+    groups, threads, found = [(rows, 9), (rows[:20], 5), (rows[:3], 7)], torch.get_num_threads(), []
+    try:
+        for workers in (1, 2, 3):
+            torch.set_num_threads(workers)
+            found.append([[without_padding(ids) for ids in group] for group in engine.search_all(groups, beam_size)])
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]
+    assert [len(group) for group in found[0]] == [len(rows), 20, 3]
+
+
+def without_padding(ids: list[int]) -> list[int]:
+    return [i for i in ids if i != 0]
+
+
+@pytest.mark.parametrize("dtype, atol", [(torch.bfloat16, 0.1), (torch.float64, 1e-9)])
+def test_packed_weights_in_other_precisions_read_what_the_model_reads(dtype: torch.dtype, atol: float) -> None:
+    model, src = small_model(max_len=20).to(dtype), sources(9, "cpu")
+    ids = torch.randint(3, 9, (len(src), 20))
+    with torch.no_grad():
+        decoder, want = PackedDecoder(model)(model, src), model(src, ids)
+        got = torch.stack([decoder.step(ids[:, t]) for t in range(20)], dim=1)
+    assert got.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(got, want.to(got.dtype), atol=atol, rtol=0.1)
 
 
 def test_work_that_is_spread_comes_back_in_order_and_leaves_the_threads_as_they_were() -> None:

@@ -2,7 +2,7 @@
 r"""
 # 15 · Making it fast
 
-**The same numbers, sooner: a loss in pieces, dropout from raw bits, and beams that stay where they are.**
+**The same numbers, sooner: a loss in pieces, products by the right library, and beams that stay where they are.**
 
 ![The architecture; the three attention blocks, and the linear layer and softmax at the end, are lit](../figures/architecture_15.svg)
 """
@@ -176,13 +176,15 @@ from transformer.residual_norm import PreNorm
 #
 # ### Who multiplies
 #
-# PyTorch hands a product of matrices in float32 to a library: on these machines to **MKL**, which is Intel's. On another maker's processor, MKL is content
-# with half of each register. PyTorch has a second library, **oneDNN**, for convolutions and for bfloat16, which asks the processor what it can do. It multiplies
-# float32 as well, when one asks. Small products stay where they are: the call costs more.
+# PyTorch hands a product of matrices in float32 to a library; on most computers that is **MKL**, which is Intel's. On the AMD processor on which this was measured, it
+# reached half of what a second library did that is in PyTorch as well: **oneDNN**, which serves convolutions and bfloat16. It multiplies float32 too, when one asks
+# for it. Small products stay where they are: the call costs more.
 
 
 # %%
-def linear(x: Float[Tensor, "... i"], weight: Float[Tensor, "o i"], bias: Tensor | None = None) -> Float[Tensor, "... o"]:
+def linear(
+    x: Float[Tensor, "... i"], weight: Float[Tensor, "o i"], bias: Tensor | None = None
+) -> Float[Tensor, "... o"]:
     """Return x Wᵀ + b like `F.linear`, a large product in float32 by oneDNN. It has no backward pass: see `QuickLinear`."""
     small = x.numel() * len(weight) < 2**21 and weight.numel() < 2**18
     if small or x.dtype != torch.float32 or not has_onednn(x.device):
@@ -197,7 +199,8 @@ def has_onednn(device: torch.device | str) -> bool:
 
 
 # %% [markdown]
-# Backwards it is two more products: the gradient of $x$ is $g\,W$, that of the weight $g^\top x$. (Written as $x^\top g$, transposed, oneDNN needs half the time.)
+# Backwards it is two more products: the gradient of $x$ is $g\,W$, that of the weight $g^\top x$. (As $x^\top g$, transposed afterwards, it takes oneDNN
+# half the time.)
 
 
 # %%
@@ -326,6 +329,13 @@ class CheapDropout(nn.Module):
 # The fused kernel of chapter 3 saves memory: it never stores the weights, of which there are $q \cdot k$ for each head. For a sentence of 16
 # tokens these are 256 numbers, and there is nothing to save. On a CPU the formula itself, as two products over the batch, is quicker there,
 # above all backwards. Long sentences take the kernel.
+#
+# A processor works on 16 numbers at once, a **vector register** full. Fewer keys than that are taken one by one, so a softmax over 15 costs eight times as
+# much as one over 16. Hidden keys fill the register up.
+
+
+# %%
+LANES = 16  # float32 numbers in a vector register
 
 
 # %%
@@ -340,25 +350,34 @@ def short_attention(
     On a CPU the fused kernel's backward pass is slow in bfloat16, and for short sentences it costs more than the weights it saves.
     """
     with torch.autocast(q.device.type, enabled=False):
-        dtype, (q, k, v) = q.dtype, (q.float(), k.float(), v.float())
+        dtype, (q, k, v) = q.dtype, map(in_float32, (q, k, v))
         if q.shape[-2] * k.shape[-2] > 1024:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(dtype)
         if k.shape[-2] < LANES:
-            k, v, mask = sixteen_keys(k, v, mask)
+            k, v, mask = fill_register(k, v, mask)
         scores = (q @ rearrange(k, "b h k d -> b h d k")).mul_(1 / math.sqrt(q.shape[-1]))
         if mask is None:
             return (scores.softmax(-1) @ v).to(dtype)
-        weights, seen = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min).softmax(-1), mask.any(-1, keepdim=True)
+        weights, seen = (
+            scores.masked_fill_(~mask, torch.finfo(scores.dtype).min).softmax(-1),
+            mask.any(-1, keepdim=True),
+        )
         return ((weights if seen.all() else weights.where(seen, 0.0)) @ v).to(dtype)
 
 
 # %%
-def sixteen_keys(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Add hidden keys up to 16, as many as a vector register holds: a softmax over 15 takes eight times as long."""
+def in_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return x in float32, or in float64 if it was."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+# %%
+def fill_register(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Add hidden keys until there are as many as a vector register holds."""
     n = k.shape[-2]
     mask = torch.ones(1, 1, 1, n, dtype=torch.bool, device=k.device) if mask is None else mask
-    pairs = F.pad(k, (0, 0, 0, 16 - n)), F.pad(v, (0, 0, 0, 16 - n))
-    return *pairs, F.pad(mask.expand(*mask.shape[:-1], n), (0, 16 - n))
+    filled = (F.pad(part, (0, 0, 0, LANES - n)) for part in (k, v))
+    return *filled, F.pad(mask.expand(*mask.shape[:-1], n), (0, LANES - n))
 
 
 # %% [markdown]
@@ -367,7 +386,7 @@ def sixteen_keys(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Ten
 
 # %%
 def speed_up(model: nn.Module) -> nn.Module:
-    """Swap in what is faster on a CPU, the same in what it computes: cheap dropout and float32 attention."""
+    """Swap in what is faster on a CPU and computes the same: products by oneDNN, cheap dropout, float32 attention."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):
@@ -430,7 +449,8 @@ class PackedLinear:
 
     def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]):
         self.weight, self.bias, self.blocked, self.width = weight.detach(), bias.detach(), None, len(bias)
-        if has_onednn(weight.device) and (weight.dtype == torch.float32 or has_fast_bfloat16("cpu")):
+        fits = {torch.float32: True, torch.bfloat16: has_fast_bfloat16("cpu")}
+        if has_onednn(weight.device) and fits.get(weight.dtype, False):
             self.blocked = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         self.always = weight.dtype != torch.float32 or weight.numel() >= 2**18
 
@@ -463,7 +483,9 @@ class PackedLayer(NamedTuple):
     def of(cls, layer: DecoderLayer) -> "PackedLayer":
         """Lay out the weights of a layer."""
         own, cross, think = layer.self_attention, layer.cross_attention, layer.feed_forward
-        single = (PackedLinear(linear.weight, linear.bias) for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2))
+        single = (
+            PackedLinear(linear.weight, linear.bias) for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2)
+        )
         norms = [(residual.norm.gain.detach(), residual.norm.bias.detach()) for residual in layer.residuals]
         return cls(side_by_side([own.w_q, own.w_k, own.w_v]), *single, norms)
 
@@ -497,12 +519,9 @@ class PackedDecoder:
 # %% [markdown]
 # ### Beams that stay where they are
 #
-# The cache is one block of memory, made beforehand: a step writes its keys and values into the next place, instead of making everything
-# longer by one. For the source, the mask is numbers to be added, made once: 0, or $-\infty$ for padding.
-
-
-# %%
-LANES = 16  # numbers in a vector register; a softmax over 15 takes eight times as long as one over 16
+# The cache is one block of memory: a step writes its keys and values into the next place. It lies in the order in which attention reads it, without gaps, because
+# a processor fetches ahead as long as it is read in a row. So room is made for a register's worth of keys at a time, not for the longest sentence. A mask is
+# numbers to be added: 0, or $-\infty$ for padding, for another's past and for what is not written yet.
 
 
 # %%
@@ -514,45 +533,44 @@ class StaticCache:
     """
 
     def __init__(self, packed: "PackedDecoder", src: Int[Tensor, "b k"]):
-        config, memory = packed.model.config, packed.encode(src)
-        self.n_heads, self.n_layers, spare = config.n_heads, config.n_layers, -src.shape[1] % LANES
-        kv = packed.source(F.pad(memory, (0, 0, 0, spare))).float()
-        kv = rearrange(kv, "b k (n two h d) -> n two b h k d", two=2, n=self.n_layers, h=self.n_heads)
+        config, memory, spare = packed.model.config, packed.encode(src), -src.shape[1] % LANES
+        self.n_layers, self.n_heads, self.d = config.n_layers, config.n_heads, config.d_model // config.n_heads
+        kv = in_float32(packed.source(F.pad(memory, (0, 0, 0, spare))))
+        k, v = rearrange(kv, "b k (n two h d) -> two n b h k d", two=2, n=self.n_layers, h=self.n_heads)
         hidden = rearrange(F.pad(src == config.pad_id, (0, spare), value=True), "b k -> b 1 1 k")
         self.src_mask = torch.zeros_like(hidden, dtype=kv.dtype).masked_fill(hidden, -math.inf)
-        self.source = [(k.mT.flatten(0, 1).mT, v.flatten(0, 1)) for k, v in kv]
-        self.own = self.family = self.folded = None
-        if len(src) <= 4:
-            self.folded = fold(packed, kv, self.src_mask)
+        self.folded = fold(packed, k, v, self.src_mask) if len(src) <= 4 else None
+        self.source = rearrange(k, "n b h k d -> n b h d k").contiguous(), v.contiguous()
+        self.own = self.family = None
 
     def open(self, t: int, rows: int) -> None:
-        """Begin position t: let every hypothesis see what it will write, and lay out what attention asks, (b h) n k d."""
-        b, h = len(self.src_mask), self.n_heads
-        n = rows // b
+        """Begin position t: let every hypothesis see what it will write, and lay out what each layer asks: kᵀ, v, mask."""
+        b, h, n = len(self.src_mask), self.n_heads, rows // len(self.src_mask)
         if self.own is None or t == self.family.shape[2]:
             self.grow(n, max(4, LANES // n))
-        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-        own_mask, src_mask = self.family.flatten(2).unsqueeze(1), self.src_mask
-        self.own_mask, self.cross_mask = (
-            mask.expand(b, h, n, -1).reshape(b * h, n, -1) for mask in (own_mask, src_mask)
-        )
-        self.past = [layer.unbind() for layer in self.own.flatten(2, 3).unbind()]
         self.slots = self.own.narrow(4, t * n, n).unbind()
+        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
+        masks = self.family.flatten(2).unsqueeze(1), self.src_mask
+        own_mask, src_mask = (mask.expand(b, h, n, -1).reshape(b * h, n, -1) for mask in masks)
+        self.past = [(k.mT, v, own_mask) for k, v in self.own.flatten(2, 3)]
+        self.present = [(k, v, src_mask) for k, v in zip(*(part.flatten(1, 2) for part in self.source), strict=True)]
 
     def grow(self, n: int, places: int) -> None:
         """Make room for so many more positions."""
-        b, d = len(self.src_mask), self.source[0][0].shape[-1]
-        own = self.src_mask.new_zeros(self.n_layers, 2, b, self.n_heads, places * n, d)
+        b = len(self.src_mask)
+        own = self.src_mask.new_zeros(self.n_layers, 2, b, self.n_heads, places * n, self.d)
         family = self.src_mask.new_full((b, n, places, n), -math.inf)
         self.own = own if self.own is None else torch.cat([self.own, own], dim=4)
         self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Keep the sentences named, in that order."""
-        parts = [(k.mT.unflatten(0, (-1, self.n_heads)), v.unflatten(0, (-1, self.n_heads))) for k, v in self.source]
-        self.source = [(k[sentences].flatten(0, 1).mT, v[sentences].flatten(0, 1)) for k, v in parts]
-        self.src_mask, self.family = self.src_mask[sentences], self.family[sentences]
-        self.own = self.own[:, :, sentences]
+        self.source = tuple(part[:, sentences] for part in self.source)
+        self.own, self.family, self.src_mask = (
+            self.own[:, :, sentences],
+            self.family[sentences],
+            self.src_mask[sentences],
+        )
         if self.folded is not None:
             self.folded = [tuple(part[sentences] for part in parts) for parts in self.folded]
 
@@ -563,22 +581,22 @@ class StaticCache:
 
 
 # %%
-def attend(q: Float[Tensor, "... d_model"], k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Let rows of queries, n for each sentence, ask keys and values of (b h) matrices."""
+def attend(q: Float[Tensor, "r d_model"], k: Tensor, v: Tensor, mask: Tensor) -> Float[Tensor, "r d_model"]:
+    """Let rows of queries, n for each sentence, ask keys (b h) d k and values (b h) k d under a mask (b h) n k."""
     (heads, n, _), d = mask.shape, v.shape[-1]
     rows = q.to(v.dtype).view(-1, n, q.shape[1] // d, d).transpose(1, 2).reshape(heads, n, d)
-    weights = torch.baddbmm(mask, rows, k.mT, alpha=1 / math.sqrt(d)).softmax(-1)
+    weights = torch.baddbmm(mask, rows, k, alpha=1 / math.sqrt(d)).softmax(-1)
     mixed = torch.bmm(weights, v).view(-1, q.shape[1] // d, n, d)
     return mixed.transpose(1, 2).reshape(q.shape).to(q.dtype)
 
 
 # %%
-def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
+def look_back(x: Float[Tensor, "r d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Write this position's keys and values into the cache of layer i, and ask all that are there."""
     q, kv = layer.qkv(x).tensor_split((x.shape[1],), dim=1)
     slot = cache.slots[i]
-    slot.copy_(kv.view(slot.shape[1], -1, 2, *slot.shape[2::2]).permute(2, 0, 3, 1, 4))
-    return layer.self_out(attend(q, *cache.past[i], cache.own_mask))
+    slot.copy_(kv.view(slot.shape[1], -1, 2, cache.n_heads, cache.d).permute(2, 0, 3, 1, 4))
+    return layer.self_out(attend(q, *cache.past[i]))
 
 
 # %% [markdown]
@@ -594,18 +612,16 @@ def look_back(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: Static
 
 
 # %%
-def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) -> list[tuple[Tensor, Tensor, Tensor]]:
+def fold(packed: "PackedDecoder", k: Tensor, v: Tensor, mask: Float[Tensor, "b 1 1 k"]) -> list[tuple[Tensor, ...]]:
     """Return for each layer matrix and bias from a state to its scores, heads side by side, and from weights to the output."""
-    asking, answering = [layer.ask for layer in packed.layers], [layer.cross_out for layer in packed.layers]
+    h, scale = k.shape[2], 1 / math.sqrt(k.shape[-1])
     w_q, b_q, w_o, b_o = (
-        torch.stack([getattr(linear, name) for linear in linears]).to(kv.dtype)
-        for linears in (asking, answering)
+        torch.stack([getattr(getattr(layer, place), name) for layer in packed.layers]).to(k.dtype)
+        for place in ("ask", "cross_out")
         for name in ("weight", "bias")
     )
-    k, v = kv[:, 0] / math.sqrt(kv.shape[-1]), kv[:, 1]
-    h = k.shape[2]
-    to_scores = einsum(rearrange(w_q, "n (h d) q -> n h d q", h=h), k, "n h d q, n b h k d -> n b q h k")
-    bias = einsum(rearrange(b_q, "n (h d) -> n h d", h=h), k, "n h d, n b h k d -> n b h k") + mask.squeeze(1)
+    to_scores = einsum(rearrange(w_q, "n (h d) q -> n h d q", h=h) * scale, k, "n h d q, n b h k d -> n b q h k")
+    bias = einsum(rearrange(b_q, "n (h d) -> n h d", h=h) * scale, k, "n h d, n b h k d -> n b h k") + mask.squeeze(1)
     out = einsum(v, rearrange(w_o, "n q (h d) -> n h d q", h=h), "n b h k d, n h d q -> n b h k q")
     out = out + rearrange(b_o / h, "n q -> n 1 1 1 q")  # a head's weights sum to 1, so each adds its share of the bias
     to_scores, bias = rearrange(to_scores, "n b q h k -> n b q (h k)"), rearrange(bias, "n b h k -> n b 1 (h k)")
@@ -613,10 +629,10 @@ def fold(packed: "PackedDecoder", kv: Tensor, mask: Float[Tensor, "b 1 1 k"]) ->
 
 
 # %%
-def ask(x: Float[Tensor, "... d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
+def ask(x: Float[Tensor, "r d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Ask the source."""
     if cache.folded is None:
-        return layer.cross_out(attend(layer.ask(x), *cache.source[i], cache.cross_mask))
+        return layer.cross_out(attend(layer.ask(x), *cache.present[i]))
     to_scores, bias, out = cache.folded[i]
     scores = torch.baddbmm(bias, x.to(bias.dtype).view(len(out), -1, x.shape[-1]), to_scores)
     weights = scores.unflatten(-1, (cache.n_heads, -1)).softmax(-1).flatten(-2)
@@ -651,7 +667,7 @@ class StaticDecoder:
             x = self.residual(x, layer.norms[1], ask, layer, cache, i)
             x = self.residual(x, layer.norms[2], self.think, layer)
         self.position += 1
-        return packed.table(model.decoder.norm(x)).float()
+        return in_float32(packed.table(model.decoder.norm(x)))
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
@@ -750,6 +766,20 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # assert not dropout(ones).equal(out) and dropout.eval()(ones).equal(ones)
 
 # %% [markdown]
+# **Products are products**, whoever makes them, and so are their gradients:
+
+# %% tags=["active-ipynb"]
+# layer, x = nn.Linear(512, 2_048), torch.randn(3, 40, 512, requires_grad=True)
+# want, got = layer(x), QuickLinear(layer)(x)
+# torch.testing.assert_close(got, want)
+# torch.testing.assert_close(PackedLinear(layer.weight, layer.bias)(x.detach()), want.detach())
+#
+# inputs, weights = (x, layer.weight, layer.bias), torch.randn(want.shape)
+# for a, b in zip(torch.autograd.grad(got, inputs, weights), torch.autograd.grad(want, inputs, weights)):
+#     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+# print("equal, forwards and backwards")
+
+# %% [markdown]
 # **Attention is attention**, with the mask and without, values and gradients; a row that may look nowhere gets zeros, as in chapter 3.
 
 # %% tags=["active-ipynb"]
@@ -825,7 +855,7 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # before = plain_step()
 # ladder = {"plain": seconds(plain_step), "loss in chunks": seconds(chunked_step)}
 # speed_up(model)
-# ladder["dropout, attention"] = seconds(chunked_step)
+# ladder["products, dropout, attention"] = seconds(chunked_step)
 # if has_fast_bfloat16("cpu"):
 #     ladder["bfloat16"] = seconds(lambda: chunked_step(half=True))
 # plot_bars(
@@ -842,6 +872,40 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 #     shares(lambda: chunked_step(half=has_fast_bfloat16("cpu"))),
 #     ylabel="share of the time",
 #     title="A fast step of training",
+# )
+
+# %% [markdown]
+# ### Who multiplies
+#
+# The same product three times: as PyTorch makes it, by oneDNN, and by oneDNN with the weight laid out beforehand. (Where MKL is at home, on Intel's processors, the
+# first two bars should be alike.)
+
+# %% tags=["active-ipynb", "nbval-ignore-output"]
+# x, table = torch.randn(64, 128), torch.randn(10_000, 128)
+# makers = {
+#     "F.linear": lambda: F.linear(x, table),
+#     "linear": lambda: linear(x, table),
+#     "PackedLinear": lambda p=PackedLinear(table, torch.zeros(10_000)): p(x),
+# }
+# plot_bars(
+#     {name: 2e-9 * x.numel() * len(table) / seconds(maker, 50) for name, maker in makers.items()},
+#     ylabel="GFLOP/s",
+#     title="Logits for 64 rows, one thread",
+# )
+
+# %% [markdown]
+# And a register is full or it is not:
+
+# %% tags=["active-ipynb", "nbval-ignore-output"]
+# from transformer.plotting import plot_lines
+#
+# lengths = range(8, 41)
+# plot_lines(
+#     {"softmax": [1e6 * seconds(lambda x=torch.randn(256, n): x.softmax(-1), 50) for n in lengths]},
+#     x=lengths,
+#     xlabel="keys",
+#     ylabel="µs",
+#     title="Softmax of 256 rows",
 # )
 
 # %% [markdown]
@@ -887,7 +951,8 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # | one product for q, k and v in training | a few percent, for a second form of chapter 4 |
 # | dropout inside the attention kernel | three times the kernel's time |
 # | two threads in each operator of decoding | slower than two workers with one thread each |
-# | bfloat16 for a single row | the call costs more than the digits save |
+# | bfloat16 for a single row of a small model | the call costs more than the digits save |
+# | huge pages for the heap | nothing, once the memory is kept |
 
 # %% [markdown]
 # ## Paper and code

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -551,7 +552,7 @@ class TorchEngine:
 
         workers = torch.get_num_threads() if device.type == "cpu" else 1
         pieces = shared_out(groups, workers)
-        with decoding(model), closing(spread(search, sum(pieces, []), workers)) as found:
+        with decoding(model), closing(spread(search, list(chain(*pieces)), workers)) as found:
             for group in pieces:
                 yield [ids for _ in group for ids in next(found)]
 
