@@ -28,11 +28,11 @@ def chunks() -> Canvas:
     c = Canvas(
         900,
         506,
-        "Cross-entropy at once holds logits, softmax and gradient of all tokens; in chunks those of 512 tokens are "
+        "Cross-entropy at once holds logits, softmax and gradient of all tokens; in chunks those of 192 tokens are "
         "turned into the gradients of x and W and dropped",
     )
     heading(c, 30, 34, "all at once")
-    heading(c, 468, 34, "in chunks of 512 tokens")
+    heading(c, 468, 34, "in chunks of 192 tokens")
     c.line((446, 24), (446, 484), colour=EDGE)
     _at_once(c, 62, 136)
     _in_chunks(c, 500, 136)
@@ -101,7 +101,7 @@ def _whole(bands: Sequence[Box]) -> Box:
 def _chunk(c: Canvas, kind: str, x: float, y: float) -> Box:
     """Draw the logits or the gradient of the chunk at work, named at the right."""
     box = c.matrix(x, y, ROWS, WORDS, CELL, lambda i, j: _entry(kind, ROWS * NOW + i, j))
-    _beside(c, x + box.w + 36, box.centre[1], kind, "(512, 10,000)")
+    _beside(c, x + box.w + 36, box.centre[1], kind, "(192, 10,000)")
     return box
 
 

@@ -73,7 +73,7 @@ from transformer.residual_norm import PreNorm
 # from transformer.plotting import plot_bars
 #
 # kinds = {
-#     "products": ("mm", "addmm", "bmm"),
+#     "products": ("mm", "linear"),
 #     "softmax, exp": ("softmax", "exp", "logsumexp", "gather"),
 #     "attention": ("scaled_dot_product",),
 #     "dropout": ("bernoulli", "dropout"),
@@ -144,9 +144,9 @@ from transformer.residual_norm import PreNorm
 
 # %% [markdown]
 # The softmax is needed for the loss itself. So while it is at hand, multiply it on the spot: by the table, for the gradient of the states,
-# and by the states, for the gradient of the table. Then it can go. With 512 tokens at a time, nothing large is ever kept.
+# and by the states, for the gradient of the table. Then it can go. With 192 tokens at a time, nothing large is ever kept.
 #
-# ![Cross-entropy at once holds 2,000 × 10,000 logits and their gradient; in chunks of 512 tokens each is used and dropped](../figures/15_chunks.svg)
+# ![Cross-entropy at once holds 2,000 × 10,000 logits and their gradient; in chunks of 192 tokens each is used and dropped](../figures/15_chunks.svg)
 
 # %% [markdown]
 # ### Who descends from whom
@@ -183,8 +183,8 @@ from transformer.residual_norm import PreNorm
 
 # %%
 def linear(
-    x: Float[Tensor, "... i"], weight: Float[Tensor, "o i"], bias: Tensor | None = None
-) -> Float[Tensor, "... o"]:
+    x: Float[Tensor, "... d"], weight: Float[Tensor, "d_out d"], bias: Tensor | None = None
+) -> Float[Tensor, "... d_out"]:
     """Return x Wᵀ + b like `F.linear`, a large product in float32 by oneDNN. It has no backward pass: see `QuickLinear`."""
     small = x.numel() * len(weight) < 2**21 and weight.numel() < 2**18
     if small or x.dtype != torch.float32 or not has_onednn(x.device):
@@ -227,7 +227,7 @@ class QuickLinear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
 
-    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_out"]:
         if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
         return OneDNNLinear.apply(x, self.weight, self.bias)
@@ -258,8 +258,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dx = torch.empty_like(low_x)
         dweight, dbias, total = (torch.zeros(shape, device=device) for shape in (weight.t().shape, bias.shape, ()))
         with torch.autocast(device.type, enabled=False):
-            for start in range(0, len(x), chunk):
-                part = slice(start, start + chunk)
+            for part in (slice(start, start + chunk) for start in range(0, len(x), chunk)):
                 logits = linear(low_x[part], low_weight, low_bias)
                 softmax = logits.softmax(-1)
                 # log Σ exp is the largest logit minus the logarithm of its share: no further pass with exp.
@@ -271,8 +270,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             x, mean_row, sum_x = x.float(), uniform @ weight.float(), x.float().sum(0)
             total -= mean_row @ sum_x + len(x) * (uniform @ bias.float())
             dx = dx.float().sub_(mean_row).sub_((1 - smoothing) * F.embedding(labels, weight))
-            dweight = dweight.t().contiguous()
-            dweight.index_add_(0, labels, x, alpha=smoothing - 1).addr_(uniform, sum_x, alpha=-1)
+            dweight = dweight.t().contiguous().addr_(uniform, sum_x, alpha=-1)
+            dweight.index_add_(0, labels, x, alpha=smoothing - 1)
             dbias.sub_(len(x) * uniform).index_add_(0, labels, torch.ones_like(x[:, 0]), alpha=smoothing - 1)
         ctx.save_for_backward(dx, dweight, dbias)
         return total / len(x)
@@ -292,7 +291,7 @@ def chunked_loss(
     labels: Int[Tensor, " t"],
     pad_id: int,
     smoothing: float = 0.1,
-    chunk: int = 512,
+    chunk: int = 192,
 ) -> Float[Tensor, ""]:
     """Return `label_smoothed_loss` of the logits x Wᵀ + b, with the same gradients, in a fraction of the memory."""
     real = labels != pad_id
@@ -330,8 +329,8 @@ class CheapDropout(nn.Module):
 # tokens these are 256 numbers, and there is nothing to save. On a CPU the formula itself, as two products over the batch, is quicker there,
 # above all backwards. Long sentences take the kernel.
 #
-# A processor works on 16 numbers at once, a **vector register** full. Fewer keys than that are taken one by one, so a softmax over 15 costs eight times as
-# much as one over 16. Hidden keys fill the register up.
+# A processor works on 16 numbers at once, a **vector register** full. Fewer keys than that are taken one by one, so a softmax over 15 costs close to ten
+# times as much as one over 16. Hidden keys fill the register up.
 
 
 # %%
@@ -447,14 +446,14 @@ def tune_allocator() -> bool:
 class PackedLinear:
     """A linear layer whose weight is laid out beforehand as oneDNN reads it; a small product in float32 takes it as it was."""
 
-    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]):
+    def __init__(self, weight: Float[Tensor, "d_out d"], bias: Float[Tensor, " d_out"]):
         self.weight, self.bias, self.blocked, self.width = weight.detach(), bias.detach(), None, len(bias)
         fits = {torch.float32: True, torch.bfloat16: has_fast_bfloat16("cpu")}
         if has_onednn(weight.device) and fits.get(weight.dtype, False):
             self.blocked = torch.ops.mkldnn._reorder_linear_weight(self.weight)
         self.always = weight.dtype != torch.float32 or weight.numel() >= 2**18
 
-    def __call__(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+    def __call__(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_out"]:
         if self.blocked is None or not (self.always or x.numel() * self.width >= 2**20):
             return F.linear(x, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.blocked, self.bias, "none", [], "")
@@ -581,7 +580,7 @@ class StaticCache:
 
 
 # %%
-def attend(q: Float[Tensor, "r d_model"], k: Tensor, v: Tensor, mask: Tensor) -> Float[Tensor, "r d_model"]:
+def attend(q: Float[Tensor, "b d_model"], k: Tensor, v: Tensor, mask: Tensor) -> Float[Tensor, "b d_model"]:
     """Let rows of queries, n for each sentence, ask keys (b h) d k and values (b h) k d under a mask (b h) n k."""
     (heads, n, _), d = mask.shape, v.shape[-1]
     rows = q.to(v.dtype).view(-1, n, q.shape[1] // d, d).transpose(1, 2).reshape(heads, n, d)
@@ -591,7 +590,7 @@ def attend(q: Float[Tensor, "r d_model"], k: Tensor, v: Tensor, mask: Tensor) ->
 
 
 # %%
-def look_back(x: Float[Tensor, "r d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
+def look_back(x: Float[Tensor, "b d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Write this position's keys and values into the cache of layer i, and ask all that are there."""
     q, kv = layer.qkv(x).tensor_split((x.shape[1],), dim=1)
     slot = cache.slots[i]
@@ -612,7 +611,9 @@ def look_back(x: Float[Tensor, "r d_model"], layer: PackedLayer, cache: StaticCa
 
 
 # %%
-def fold(packed: "PackedDecoder", k: Tensor, v: Tensor, mask: Float[Tensor, "b 1 1 k"]) -> list[tuple[Tensor, ...]]:
+def fold(
+    packed: "PackedDecoder", k: Tensor, v: Tensor, mask: Float[Tensor, "b 1 1 k"]
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return for each layer matrix and bias from a state to its scores, heads side by side, and from weights to the output."""
     h, scale = k.shape[2], 1 / math.sqrt(k.shape[-1])
     w_q, b_q, w_o, b_o = (
@@ -629,7 +630,7 @@ def fold(packed: "PackedDecoder", k: Tensor, v: Tensor, mask: Float[Tensor, "b 1
 
 
 # %%
-def ask(x: Float[Tensor, "r d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
+def ask(x: Float[Tensor, "b d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
     """Ask the source."""
     if cache.folded is None:
         return layer.cross_out(attend(layer.ask(x), *cache.present[i]))
@@ -699,9 +700,9 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
     if len(x) < 4 or k > n or k * block >= v:
         return x.topk(k)
     blocks = rearrange(x, "b (n block) -> (b n) block", n=n)
-    chosen = blocks.amax(-1).view(-1, n).topk(k).indices
+    chosen = rearrange(blocks.amax(-1), "(b n) -> b n", n=n).topk(k).indices
     rows = chosen + n * torch.arange(len(x), device=x.device).unsqueeze(-1)
-    found = blocks.index_select(0, rows.flatten()).view(len(x), -1).topk(k)
+    found = rearrange(blocks.index_select(0, rows.flatten()), "(b k) block -> b (k block)", k=k).topk(k)
     indices = chosen.gather(1, found.indices // block) * block + found.indices % block
     return torch.return_types.topk((found.values, indices))
 
@@ -855,7 +856,7 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # before = plain_step()
 # ladder = {"plain": seconds(plain_step), "loss in chunks": seconds(chunked_step)}
 # speed_up(model)
-# ladder["products, dropout, attention"] = seconds(chunked_step)
+# ladder["speed_up"] = seconds(chunked_step)
 # if has_fast_bfloat16("cpu"):
 #     ladder["bfloat16"] = seconds(lambda: chunked_step(half=True))
 # plot_bars(
@@ -935,7 +936,8 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # assert all(other.equal(first) for other in others)
 #
 # spent = {name: seconds(way, 3) for name, way in ways.items()}
-# plot_bars({name: 64 * 20 / s for name, s in spent.items()}, ylabel="tokens a second", title="Greedy search, one thread")
+# speeds = {name: 64 * 20 / s / 1_000 for name, s in spent.items()}
+# plot_bars(speeds, ylabel="thousand tokens a second", title="Greedy search, one thread")
 
 # %% [markdown]
 # One more step of that ladder is not in the decoder: `spread` (chapter 12) gives each core sentences of its own, with one thread, instead of letting
