@@ -835,12 +835,12 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # from statistics import median
 #
 #
-# def seconds(step, repeats=5):
-#     step()
+# def seconds(step, *inputs, repeats=5):
+#     step(*inputs)
 #     times = []
 #     for _ in range(repeats):
 #         start = time.perf_counter()
-#         step()
+#         step(*inputs)
 #         times.append(time.perf_counter() - start)
 #     return median(times)
 #
@@ -882,14 +882,15 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # first two bars should be alike.)
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
-# x, table = torch.randn(64, 128), torch.randn(10_000, 128)
+# x, table, zeros = torch.randn(64, 128), torch.randn(10_000, 128), torch.zeros(10_000)
+# laid_out = PackedLinear(table, zeros)
 # makers = {
-#     "F.linear": lambda: F.linear(x, table),
-#     "linear": lambda: linear(x, table),
-#     "PackedLinear": lambda p=PackedLinear(table, torch.zeros(10_000)): p(x),
+#     "F.linear": lambda: F.linear(x, table, zeros),
+#     "linear": lambda: linear(x, table, zeros),
+#     "PackedLinear": lambda: laid_out(x),
 # }
 # plot_bars(
-#     {name: 2e-9 * x.numel() * len(table) / seconds(maker, 50) for name, maker in makers.items()},
+#     {name: 2e-9 * x.numel() * len(table) / seconds(maker, repeats=50) for name, maker in makers.items()},
 #     ylabel="GFLOP/s",
 #     title="Logits for 64 rows, one thread",
 # )
@@ -901,8 +902,9 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # from transformer.plotting import plot_lines
 #
 # lengths = range(8, 41)
+# rows = [torch.randn(256, n) for n in lengths]
 # plot_lines(
-#     {"softmax": [1e6 * seconds(lambda x=torch.randn(256, n): x.softmax(-1), 50) for n in lengths]},
+#     {"softmax": [1e6 * seconds(x.softmax, -1, repeats=50) for x in rows]},
 #     x=lengths,
 #     xlabel="keys",
 #     ylabel="µs",
@@ -935,7 +937,7 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # first, *others = [way() for way in ways.values()]
 # assert all(other.equal(first) for other in others)
 #
-# spent = {name: seconds(way, 3) for name, way in ways.items()}
+# spent = {name: seconds(way, repeats=3) for name, way in ways.items()}
 # speeds = {name: 64 * 20 / s / 1_000 for name, s in spent.items()}
 # plot_bars(speeds, ylabel="thousand tokens a second", title="Greedy search, one thread")
 
