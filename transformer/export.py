@@ -4,6 +4,7 @@ CTranslate2 is an engine made for translation: it searches, and finds the tokens
 that many runtimes read; it holds the model as two graphs, and whoever runs them searches. Both packages are optional.
 """
 
+import copy
 import hashlib
 import importlib
 import json
@@ -25,10 +26,13 @@ from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from transformer.attention import attention
 from transformer.data import UNK, cache_dir
 from transformer.decoder import DecoderLayer, causal_mask, padding_mask
 from transformer.encoder import EncoderLayer
+from transformer.fast import QuickLinear
 from transformer.model import Config, Transformer, check_ids, load_model
+from transformer.multi_head import MultiHeadAttention
 from transformer.residual_norm import LayerNorm
 
 CTRANSLATE2_FILES = ("config.json", "model.bin", "shared_vocabulary.json")
@@ -379,10 +383,13 @@ def export_onnx(model: Transformer, out: str | Path) -> Path:
 
 def plain(model: Transformer) -> Transformer:
     """Return a copy that a tracer can follow: on the CPU, in float32, without dropout, with plain blocks."""
-    with torch.random.fork_rng(devices=[]):
-        fresh = Transformer(model.config)
-    fresh.load_state_dict(model.state_dict())
-    return fresh.eval()
+    model = copy.deepcopy(model).cpu().float().eval()
+    for module in model.modules():
+        if isinstance(module, MultiHeadAttention):
+            module.kernel = attention
+        if isinstance(module, QuickLinear):
+            module.__class__ = nn.Linear  # the same weights, multiplied as usual
+    return model
 
 
 def write_graph(graph: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:
