@@ -30,7 +30,6 @@ from transformer.attention import attention
 from transformer.data import UNK, cache_dir
 from transformer.decoder import DecoderLayer, causal_mask, padding_mask
 from transformer.encoder import EncoderLayer
-from transformer.fast import QuickLinear
 from transformer.model import Config, Transformer, check_ids, load_model
 from transformer.multi_head import MultiHeadAttention
 from transformer.residual_norm import LayerNorm
@@ -387,8 +386,8 @@ def plain(model: Transformer) -> Transformer:
     for module in model.modules():
         if isinstance(module, MultiHeadAttention):
             module.kernel = attention
-        if isinstance(module, QuickLinear):
-            module.__class__ = nn.Linear  # the same weights, multiplied as usual
+        if isinstance(module, nn.Linear):
+            module.__class__ = nn.Linear  # also a quick one: the same weights, multiplied as usual
     return model
 
 
