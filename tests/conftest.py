@@ -1,15 +1,19 @@
 """What every test shares."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Before anything is imported: plain `pytest` trains and caches where `make test` does, and never opens a window.
 os.environ.setdefault("TRANSFORMER_CACHE", str(ROOT / ".cache" / "transformer"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The default lock is shared with forked processes; a mutant that is killed while it holds it would stop all after it.
+tqdm.set_lock(threading.RLock())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
