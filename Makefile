@@ -92,7 +92,7 @@ curves: $(PEERS) ## time and memory against length, batch, width and depth, into
 	@$(RUN) -m benchmarks.curves
 	@$(RUN) -m benchmarks.draw
 
-mutants: $(INSTALLED) ## change the library line by line and see which changes no test notices (half an hour)
+mutants: $(INSTALLED) ## change the library line by line and see which changes no test notices (a quarter of an hour)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
 	@rm -rf .cache/mutants && mkdir -p .cache/mutants
 	@cp -r transformer tests notebooks pyproject.toml .cache/mutants && cp tests/mutants.cfg .cache/mutants/setup.cfg
