@@ -49,6 +49,12 @@ def test_products_are_the_same_whoever_makes_them(sizes: tuple[int, ...], dtype:
             torch.testing.assert_close(got, layer(x), atol=atol, rtol=rtol)
 
 
+def test_a_quick_linear_layer_may_have_no_bias() -> None:
+    layer, x = torch.nn.Linear(512, 600, bias=False), torch.randn(20, 512)
+    QuickLinear(layer)(x).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(600, -1), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("wide", [8, 512])
 def test_a_quick_linear_layer_has_the_weights_and_gradients_of_the_plain_one(wide: int) -> None:
     layer, x = torch.nn.Linear(wide, 600), torch.randn(2, 20, wide, requires_grad=True)

@@ -216,7 +216,8 @@ class OneDNNLinear(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
-        return linear(grad, weight.t()), linear(rows.t(), grads.t()).t(), grads.sum(0)
+        dbias = grads.sum(0) if ctx.needs_input_grad[2] else None
+        return linear(grad, weight.t()), linear(rows.t(), grads.t()).t(), dbias
 
 
 # %%
@@ -357,10 +358,8 @@ def short_attention(
         scores = (q @ rearrange(k, "b h k d -> b h d k")).mul_(1 / math.sqrt(q.shape[-1]))
         if mask is None:
             return (scores.softmax(-1) @ v).to(dtype)
-        weights, seen = (
-            scores.masked_fill_(~mask, torch.finfo(scores.dtype).min).softmax(-1),
-            mask.any(-1, keepdim=True),
-        )
+        weights = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+        seen = mask.any(-1, keepdim=True)
         return ((weights if seen.all() else weights.where(seen, 0.0)) @ v).to(dtype)
 
 
@@ -565,11 +564,8 @@ class StaticCache:
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Keep the sentences named, in that order."""
         self.source = tuple(part[:, sentences] for part in self.source)
-        self.own, self.family, self.src_mask = (
-            self.own[:, :, sentences],
-            self.family[sentences],
-            self.src_mask[sentences],
-        )
+        self.own, self.family = self.own[:, :, sentences], self.family[sentences]
+        self.src_mask = self.src_mask[sentences]
         if self.folded is not None:
             self.folded = [tuple(part[sentences] for part in parts) for parts in self.folded]
 
