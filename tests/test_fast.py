@@ -1,16 +1,20 @@
 """What is faster computes the same."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from transformer.attention import attention
 from transformer.checks import LIVELY, SRC, TGT, check_incremental, decoding_model, small_model, sources
+from transformer.decoder import causal_mask
 from transformer.fast import (
     CheapDropout,
     PackedDecoder,
     PackedLinear,
     QuickLinear,
+    causal_attention,
     chunked_loss,
     divisor_near_root,
     has_fast_bfloat16,
@@ -81,6 +85,60 @@ def test_short_attention_is_attention_however_many_keys(keys: int, masked: bool,
     got, want = short_attention(q, k, v, mask), attention(q.float(), k.float(), v.float(), mask)
     assert got.dtype == dtype
     torch.testing.assert_close(got.float(), want, atol=0.02 if dtype == torch.bfloat16 else 1e-5, rtol=0.01)
+
+
+@pytest.mark.parametrize("t", [1, 2, 32, 33, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_under_a_mask_of_one_row_time_is_understood(t: int, dtype: torch.dtype) -> None:
+    q, k, v = (torch.randn(2, 3, t, 8, dtype=dtype, requires_grad=True) for _ in range(3))
+    real = torch.ones(2, 1, 1, t, dtype=torch.bool)
+    real[0, ..., t // 2 + 1 :] = real[1, ..., : t // 4] = False  # padding behind, and before: rows that see nothing
+    full, weights = real & causal_mask(t), torch.randn(q.shape, dtype=dtype)
+    got, want = causal_attention(q, k, v, real), short_attention(q, k, v, full)
+    assert got.dtype == dtype and causal_attention(q, k, v, full).equal(want), "a whole mask is taken as it is"
+    torch.testing.assert_close(got, want)
+    wanted = torch.autograd.grad(want, (q, k, v), weights)
+    for a, b in zip(torch.autograd.grad(got, (q, k, v), weights), wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def kept(model: torch.nn.Module, t: int) -> int:
+    """Return the bytes of the different tensors that a step of training holds for its backward pass."""
+    sizes = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    src, tgt = torch.randint(3, 11, (2, 1, t))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        held = model.states(tgt, model.encode(src), src)
+    assert held.requires_grad
+    return sum(sizes.values())
+
+
+def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
+    model = small_model(max_len=1024).train()
+    slow = kept(model, 1024) / kept(model, 512)
+    quick = kept(speed_up(model), 1024) / kept(model, 512)
+    assert quick < 2.05 and slow > 2.5
+
+
+@pytest.mark.parametrize("t", [20, 70])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_quick_model_is_the_plain_one_at_every_length(t: int, half: bool) -> None:
+    torch.manual_seed(0)
+    model, (src, tgt) = small_model(max_len=100), torch.randint(3, 11, (2, 3, t))
+    src[0, t // 2 :] = tgt[1, t // 3 :] = 0
+    want, quick = model(src, tgt), speed_up(copy.deepcopy(model))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        got = quick(src, tgt)
+    torch.testing.assert_close(got.float(), want, atol=0.1 if half else 1e-5, rtol=0.1 if half else 1e-4)
+    if not half:
+        ways = ((got, quick), (want, model))
+        pairs = zip(*(torch.autograd.grad(out.square().sum(), net.parameters()) for out, net in ways), strict=True)
+        for a, b in pairs:
+            torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
 def gradients(loss: torch.Tensor, parameters: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from transformer.attention import attention
 from transformer.data import UNK, cache_dir
-from transformer.decoder import DecoderLayer, causal_mask, padding_mask
+from transformer.decoder import DecoderLayer, padding_mask
 from transformer.encoder import EncoderLayer
 from transformer.model import Config, Transformer, check_ids, load_model
 from transformer.multi_head import MultiHeadAttention
@@ -358,9 +358,8 @@ class DecoderGraph(EncoderGraph):
     def forward(
         self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
     ) -> Float[Tensor, "b t v"]:
-        model, pad_id = self.model, self.model.config.pad_id
-        tgt_mask = causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, pad_id)
-        return model.logits(model.decoder(model.embed(tgt), memory, tgt_mask, padding_mask(src, pad_id)))
+        model, src_mask = self.model, padding_mask(src, self.model.config.pad_id)
+        return model.logits(model.decoder(model.embed(tgt), memory, model.past(tgt), src_mask))
 
 
 def export_onnx(model: Transformer, out: str | Path) -> Path:
@@ -383,6 +382,7 @@ def export_onnx(model: Transformer, out: str | Path) -> Path:
 def plain(model: Transformer) -> Transformer:
     """Return a copy that a tracer can follow: on the CPU, in float32, without dropout, with plain blocks."""
     model = copy.deepcopy(model).cpu().float().eval()
+    vars(model).pop("past", None)  # of a quick one, which speaks to its own kernel
     for module in model.modules():
         if isinstance(module, MultiHeadAttention):
             module.kernel = attention

@@ -22,8 +22,9 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from transformer.decoder import DecoderLayer
+from transformer.decoder import DecoderLayer, causal_mask, padding_mask
 from transformer.model import Transformer
+from transformer.multi_head import MultiHeadAttention
 from transformer.residual_norm import PreNorm
 
 # %% [markdown]
@@ -336,6 +337,7 @@ class CheapDropout(nn.Module):
 
 # %%
 LANES = 16  # float32 numbers in a vector register
+SHORT = 1024  # up to so many weights a head, the formula is quicker than the kernel
 
 
 # %%
@@ -351,7 +353,7 @@ def short_attention(
     """
     with torch.autocast(q.device.type, enabled=False):
         dtype, (q, k, v) = q.dtype, map(in_float32, (q, k, v))
-        if q.shape[-2] * k.shape[-2] > 1024:
+        if q.shape[-2] * k.shape[-2] > SHORT:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(dtype)
         if k.shape[-2] < LANES:
             k, v, mask = fill_register(k, v, mask)
@@ -379,6 +381,36 @@ def fill_register(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
 
 
 # %% [markdown]
+# ### Long sentences
+#
+# The fused kernel keeps no weights, but it is handed a mask, and the mask of the past has $t^2$ entries: at 4,096 tokens 67 MB of numbers to be added,
+# kept by every layer for the backward pass. Yet all that it says is $k \le q$, and the kernel can work that out. So
+# the decoder's mask shrinks to one row, chapter 8's padding mask, and time is understood: memory grows with $t$, and the half that nobody may see
+# isn't computed.
+
+
+# %%
+def causal_attention(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b h k d"],
+    v: Float[Tensor, "b h k d"],
+    mask: Bool[Tensor, "#b #h #q #k"] | None = None,
+) -> Float[Tensor, "b h q d"]:
+    """Return `short_attention`; under a mask of one row, each of many queries sees no more than itself and the past."""
+    t = q.shape[-2]
+    if mask is None or mask.shape[-2] == t:
+        return short_attention(q, k, v, mask)
+    if t * t <= SHORT or q.device.type != "cpu":
+        return short_attention(q, k, v, mask & causal_mask(t, q.device))
+    with torch.autocast(q.device.type, enabled=False):
+        dtype, (q, k, v) = q.dtype, map(in_float32, (q, k, v))
+        hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -math.inf)
+        # PyTorch's own function takes a mask or is causal; the kernel below it does both at once.
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return kernel(q, k, v, 0.0, True, attn_mask=hidden)[0].to(dtype)
+
+
+# %% [markdown]
 # None of this is in the blocks. `speed_up` swaps it in; names and shapes of weights stay, so a checkpoint fits before and after.
 
 
@@ -391,8 +423,12 @@ def speed_up(model: nn.Module) -> nn.Module:
                 setattr(module, name, CheapDropout(child.p))
             if isinstance(child, nn.Linear):
                 setattr(module, name, QuickLinear(child))
-        if hasattr(module, "kernel"):
+        if isinstance(module, MultiHeadAttention):
             module.kernel = short_attention
+    for layer in (module for module in model.modules() if isinstance(module, DecoderLayer)):
+        layer.self_attention.kernel = causal_attention
+    if isinstance(model, Transformer):
+        model.past = functools.partial(padding_mask, pad_id=model.config.pad_id)
     return model
 
 
@@ -795,6 +831,15 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # print("equal, and the row without keys is", short_attention(q, k, v, mask)[0, 0, 3].abs().max().item())
 
 # %% [markdown]
+# **Time is understood.** A mask of one row, the padding, does what chapter 8's whole mask does:
+
+# %% tags=["active-ipynb"]
+# q, k, v = (torch.randn(2, 4, 50, 8) for _ in range(3))
+# real = torch.arange(50) < torch.tensor([50, 40])[:, None, None, None]
+# torch.testing.assert_close(causal_attention(q, k, v, real), attention(q, k, v, real & causal_mask(50)))
+# print("a mask", *real.shape, "in place of", *(real & causal_mask(50)).shape)
+
+# %% [markdown]
 # **The packed decoder reads what the plain one reads**, and every search finds the same, token by token, with hypotheses that change places and sentences that leave:
 
 # %% tags=["active-ipynb"]
@@ -872,6 +917,25 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # )
 
 # %% [markdown]
+# ### Long sentences
+#
+# What a step of training keeps for its backward pass, for one pair of sentences as they grow. (The small model, with a vocabulary of 100.)
+
+# %% tags=["active-ipynb"]
+# from transformer.plotting import plot_lines
+#
+# lengths, kept = range(256, 2049, 256), {"plain": [], "speed_up": []}
+# for name, block in (("plain", Transformer), ("speed_up", lambda config: speed_up(Transformer(config)))):
+#     reader = block(Config.tiny(100, max_len=2048))
+#     for t in lengths:
+#         ids = torch.randint(3, 100, (1, t))
+#         kept[name].append(saved(lambda: reader.states(ids, reader.encode(ids), ids))[0])
+# plot_lines(kept, x=lengths, xlabel="tokens", ylabel="MB", title="Kept for the backward pass")
+
+# %% [markdown]
+# One is a parabola, the other a straight line.
+
+# %% [markdown]
 # ### Who multiplies
 #
 # The same product three times: as PyTorch makes it, by oneDNN, and by oneDNN with the weight laid out beforehand. (Where MKL is at home, on Intel's processors, the
@@ -895,13 +959,11 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # And a register is full or it is not:
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
-# from transformer.plotting import plot_lines
-#
-# lengths = range(8, 41)
-# rows = [torch.randn(256, n) for n in lengths]
+# keys = range(8, 41)
+# rows = [torch.randn(256, n) for n in keys]
 # plot_lines(
 #     {"softmax": [1e6 * seconds(x.softmax, -1, repeats=50) for x in rows]},
-#     x=lengths,
+#     x=keys,
 #     xlabel="keys",
 #     ylabel="µs",
 #     title="Softmax of 256 rows",

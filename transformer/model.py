@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -184,8 +184,11 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "b t d"]:
         """Return the decoder's output, one vector for each target position."""
         check_ids("tgt", tgt, self.config.vocab_size)
-        tgt_mask = causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, self.config.pad_id)
-        return self.decoder(self.embed(tgt), memory, tgt_mask, padding_mask(src, self.config.pad_id))
+        return self.decoder(self.embed(tgt), memory, self.past(tgt), padding_mask(src, self.config.pad_id))
+
+    def past(self, tgt: Int[Tensor, "b t"]) -> Bool[Tensor, "b 1 #t t"]:
+        """Return the mask of the decoder's look back: no position sees the future, and none sees padding."""
+        return causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, self.config.pad_id)
 
     def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
         """Return the scores of every vocabulary entry, before softmax."""
