@@ -65,11 +65,13 @@ THREADS ?= 1 2
 test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them on every kind of CPU, in random order (an hour)
 	@echo "Twenty kills, ten thousand damaged files …"
 	@$(PYTEST) tests -m slow
-	@for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
+	@failed=""; for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
+	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
-	  ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests --ignore=tests/test_repository.py; \
-	  ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads $(NBVAL) -n 2 --dist loadfile; \
-	done; done
+	  $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests --ignore=tests/test_repository.py -n 2 || failed="$$failed, tests on $$capability with $$threads"; \
+	  $(NBVAL) -n 2 --dist loadfile || failed="$$failed, notebooks on $$capability with $$threads"; \
+	done; done; \
+	[[ -z $$failed ]] || { echo "Failed: $${failed#, } threads." >&2; exit 1; }
 
 coverage: $(INSTALLED) ## lines and branches of the package that the tests reach
 	@$(RUN) -m pytest -q tests --cov --cov-branch --cov-report=term-missing -n 2

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,15 +126,13 @@ def test_missing_files_and_models_are_named(files, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_file_that_was_cut_off_is_named(model, tmp_path, capsys, name):
-    for path in model.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(model, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).write_bytes((model / name).read_bytes()[:-20])
     assert name in complaint(capsys, "translate", "--model", tmp_path, "one")
 
 
 def test_weights_of_another_config_are_refused(model, tmp_path, capsys):
-    for path in model.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(model, tmp_path, dirs_exist_ok=True)
     settings = json.loads((model / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"d_ff": 32}))
     assert "belong to another config" in complaint(capsys, "translate", "--model", tmp_path, "one")
