@@ -19,7 +19,7 @@ comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
-.PHONY: help course lab test sync figures notebooks test-notebooks test-everywhere coverage mutants bench curves lint clean
+.PHONY: help course lab test sync figures notebooks test-notebooks test-everywhere coverage mutants bench curves quality lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -92,6 +92,10 @@ bench: $(PEERS) ## speed and memory beside other libraries, into benchmarks/ and
 
 curves: $(PEERS) ## time and memory against length, batch, width and depth, into benchmarks/
 	@$(RUN) -m benchmarks.curves
+	@$(RUN) -m benchmarks.draw
+
+quality: $(PEERS) ## BLEU by precision, in training and in translating, into benchmarks/ (half an hour)
+	@$(RUN) -m benchmarks.quality
 	@$(RUN) -m benchmarks.draw
 
 mutants: $(INSTALLED) ## change the library line by line and see which changes no test notices (a quarter of an hour)

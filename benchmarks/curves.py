@@ -22,12 +22,17 @@ from benchmarks.timing import Task, in_fresh_process, interleave
 from benchmarks.work import Data, Size, training_multiply_adds
 from transformer.attention import attention_weights
 from transformer.data import BOS, EOS, UNK, Batch
+from transformer.fast import causal_attention
 from transformer.model import write_safely
 
 VOCABULARY = 1_000
 ROUNDS = 3
 HEADS, D_HEAD = 8, 64  # of attention alone: the paper's base model
-FORMS = {"plain": lambda q, k, v: attention_weights(q, k) @ v, "fused": F.scaled_dot_product_attention}
+FORMS = {
+    "plain": lambda q, k, v: attention_weights(q, k) @ v,
+    "fused": F.scaled_dot_product_attention,
+    "causal": lambda q, k, v: causal_attention(q, k, v, torch.ones_like(k[:, :1, None, :, 0], dtype=torch.bool)),
+}
 
 
 @dataclass(frozen=True)

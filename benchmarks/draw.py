@@ -9,14 +9,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import results
+from benchmarks import quality, results
 from benchmarks.adapters import SYSTEMS
 from benchmarks.work import SIZES, WORKS
 from transformer.model import write_safely
 from transformer.plotting import COLOURS, INK, MUTED, STYLE
 
 README = results.HERE.parent / "README.md"
-BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 TITLES = {
     "train": "training steps",
     "greedy": "greedy search",
@@ -24,7 +23,7 @@ TITLES = {
     "one": "one sentence at a time",
 }
 OURS, PEERS, ENGINE = (COLOURS[0], "#a9c6f7"), ("#94a3b8", "#dbe2ea"), ("#c99a06", "#f1dda0")  # bf16 dark, fp32 light
-LINES = {"ours": COLOURS[0], "torch.nn": COLOURS[1], "fused": COLOURS[0], "plain": COLOURS[1]}
+LINES = {"ours": COLOURS[0], "torch.nn": COLOURS[1], "causal": COLOURS[0], "plain": COLOURS[1]}
 AXES = {
     "length": "length, one sentence",
     "batch": "sentences of 32 tokens",
@@ -142,10 +141,10 @@ def markdown(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def put_into(path: Path, text: str) -> None:
-    """Put the table between its markers, when the file has them."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+def put_into(path: Path, text: str, name: str = "benchmarks") -> None:
+    """Put a table between its markers, when the file has them."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(f"<!-- {name} -->")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
     if end:
         write_safely(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
         print(f"the table in {path.name}")
@@ -160,6 +159,8 @@ def main(folder: Path = results.HERE, readme: Path = README) -> int:
             put_into(readme, markdown(found["rows"]))
     for path in sorted(folder.glob("curves*.json")):
         draw_curves(json.loads(path.read_text()), path.with_suffix(".svg"))
+    if (path := folder / "quality.json").is_file():
+        put_into(folder / "README.md", quality.markdown(json.loads(path.read_text())["rows"]), "quality")
     return 0
 
 

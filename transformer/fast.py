@@ -187,10 +187,16 @@ def linear(
     x: Float[Tensor, "... d"], weight: Float[Tensor, "d_out d"], bias: Tensor | None = None
 ) -> Float[Tensor, "... d_out"]:
     """Return x Wᵀ + b like `F.linear`, a large product in float32 by oneDNN. It has no backward pass: see `QuickLinear`."""
-    small = x.numel() * len(weight) < 2**21 and weight.numel() < 2**18
-    if small or x.dtype != torch.float32 or not has_onednn(x.device):
+    if not is_for_onednn(x, weight):
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+# %%
+def is_for_onednn(x: Float[Tensor, "... d"], weight: Float[Tensor, "d_out d"]) -> bool:
+    """Return whether x Wᵀ is a large product in float32, where oneDNN is."""
+    large = x.numel() * len(weight) >= 2**21 or weight.numel() >= 2**18
+    return large and x.dtype == torch.float32 and has_onednn(x.device)
 
 
 # %%
@@ -223,14 +229,14 @@ class OneDNNLinear(torch.autograd.Function):
 
 # %%
 class QuickLinear(nn.Linear):
-    """A linear layer on the weights of another, in float32 by `OneDNNLinear`."""
+    """A linear layer on the weights of another, which leaves large products in float32 to `OneDNNLinear`."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_out"]:
-        if torch.is_autocast_enabled(x.device.type):
+        if torch.is_autocast_enabled(x.device.type) or not is_for_onednn(x, self.weight):
             return super().forward(x)
         return OneDNNLinear.apply(x, self.weight, self.bias)
 
