@@ -422,7 +422,7 @@ def causal_attention(
 
 # %%
 def speed_up(model: nn.Module) -> nn.Module:
-    """Swap in what is faster on a CPU and computes the same: products by oneDNN, cheap dropout, float32 attention."""
+    """Swap in what is faster on a CPU and computes the same: products, dropout, attention and the mask of the past."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):
