@@ -91,7 +91,8 @@ def draw_curves(curves: dict, path: Path) -> None:
             draw_theory(upper, lower, axis, points, curves["machine"]["matmul_fp32_gflops"])
             upper.set_title(AXES[axis], color=INK, loc="left")
             for panel in (upper, lower):
-                panel.legend(fontsize=7.5)
+                panel.margins(y=0.3)
+                panel.legend(fontsize=7, loc="upper left")
         panels[0][0].set_ylabel("seconds")
         panels[1][0].set_ylabel("peak memory, MB")
         save(figure, path)
@@ -117,15 +118,13 @@ def draw_theory(upper: Axes, lower: Axes, axis: str, points: Sequence[dict], gfl
     """Draw what the arithmetic takes at the speed of the machine's matrix products, and what attention must keep."""
     style = dict(color=MUTED, linestyle="--", linewidth=1, zorder=1)
     work = dict(sorted({point["x"]: point["multiply_adds"] for point in points}.items()))
-    name = "n² d multiply-adds at the limit" if axis == "attention" else "multiply-adds at the limit"
+    name = "n² d, at the limit" if axis == "attention" else "multiply-adds at the limit"
     upper.plot(work.keys(), [2e-9 * n / gflops for n in work.values()], label=name, **style)
     if axis == "attention":
         heads, d = 8, 512
-        lower.plot(work.keys(), [4 * heads * n * n / 2**20 for n in work], label="one matrix of weights, h n²", **style)
+        lower.plot(work.keys(), [4 * heads * n * n / 2**20 for n in work], label="h n²: the weights", **style)
         style["linestyle"] = ":"
-        lower.plot(
-            work.keys(), [4 * 8 * n * d / 2**20 for n in work], label="q, k, v, result, gradients: 8 n d", **style
-        )
+        lower.plot(work.keys(), [4 * 8 * n * d / 2**20 for n in work], label="8 n d: in and out", **style)
 
 
 def markdown(rows: Sequence[dict]) -> str:
