@@ -45,7 +45,7 @@ lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: ma
 
 # The tests train a translator of their own, once for each clone.
 test test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
-test: $(INSTALLED) lint ## everything that must hold: lint, pairs, unit tests, notebooks (6 minutes)
+test: $(INSTALLED) lint ## everything that must hold: lint, pairs, unit tests, notebooks (8 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) tests/test_repository.py -n 2
 	@echo "Training the translator that tests and chapters use (2 minutes; kept in .cache) …"
