@@ -70,9 +70,9 @@ class Job:
         """Raise AssertionError when the system does something else than its work; it is warm afterwards."""
         if self.setting.work == "train":
             checks.check_training(system, self.inputs)
-            self.run(system)()
         else:
             checks.check_decoding(system, self.setting.work, self.inputs, self.setting.dtype)
+        self.run(system)()
 
     def run(self, system: System) -> Callable[[], Any]:
         """Return one pass of the system over the work."""

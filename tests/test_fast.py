@@ -1,11 +1,13 @@
 """What is faster computes the same."""
 
 import copy
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from transformer import Config, Transformer
 from transformer.attention import attention
 from transformer.checks import LIVELY, SRC, TGT, check_incremental, decoding_model, small_model, sources
 from transformer.decoder import causal_mask
@@ -13,12 +15,13 @@ from transformer.fast import (
     CheapDropout,
     PackedDecoder,
     PackedLinear,
+    PackedStep,
     QuickLinear,
     causal_attention,
     chunked_loss,
-    divisor_near_root,
     has_fast_bfloat16,
     linear,
+    lines,
     short_attention,
     speed_up,
     top_k,
@@ -212,9 +215,10 @@ def test_the_packed_decoder_passes_the_check_of_the_plain_one() -> None:
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("seed", LIVELY)
-def test_searches_find_the_same_with_the_packed_decoder(norm: str, seed: int) -> None:
+@pytest.mark.parametrize("patience", [0, 10**9], ids=["recorded", "played"])
+def test_searches_find_the_same_with_the_packed_decoder(norm: str, seed: int, patience: int) -> None:
     model, src = decoding_model("cpu", seed=seed, norm=norm), torch.cat([sources(9, "cpu")] * 3)
-    packed = PackedDecoder(model)
+    packed = PackedDecoder(model, patience)
     assert greedy_search(model, src, 12, packed).equal(greedy_search(model, src, 12))
     for width in (1, 2, 5):
         ids, log_probs = beam_search(model, src, width, 1.0, 12, packed)
@@ -226,6 +230,49 @@ def test_searches_find_the_same_with_the_packed_decoder(norm: str, seed: int) ->
         for d in (packed, IncrementalDecoder)
     ]
     assert draw[0].equal(draw[1])
+    assert bool(packed.recorded) == (patience == 0)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+def test_a_recording_serves_any_number_of_rows_hypotheses_and_places(half: bool) -> None:
+    model = Transformer(Config.tiny(50, max_len=80)).eval().to(torch.bfloat16 if half else torch.float32)
+    packed, atol = PackedDecoder(model, patience=0), 0.3 if half else 1e-4
+    for b, n, t in ((1, 1, 7), (3, 5, 20), (40, 1, 16), (7, 5, 33), (2, 1, 70), (4, 2, 1), (50, 1, 9)):
+        src, ids = torch.randint(3, 50, (b, t)), torch.randint(3, 50, (b * n, 20))
+        src[0, t // 2 + 1 :] = 0
+        with torch.no_grad():
+            decoder, want = packed(model, src), model(src.repeat_interleave(n, dim=0), ids)
+            got = torch.stack([decoder.step(ids[:, i]) for i in range(20)], dim=1)
+        torch.testing.assert_close(got, want.float(), atol=atol, rtol=0.1 if half else 1e-4)
+    assert {kind[0] for kind in packed.recorded} == {"encode", "step"}
+    assert len(packed.recorded) > 4, "few rows and many, folded and not"
+    assert (type(packed.recorded["step", True, True]) is PackedStep) == (sys.version_info >= (3, 14))
+
+
+def test_nothing_is_recorded_for_a_single_sentence() -> None:
+    model, src = decoding_model("cpu"), sources(9, "cpu")[:1]
+    packed = PackedDecoder(model)
+    want = greedy_search(model, src, 9, packed)
+    assert not packed.recorded
+    for _ in range(40):
+        assert greedy_search(model, src, 9, packed).equal(want)
+    assert set(packed.recorded) == {("encode", True, True), ("step", True, True)}
+
+
+def test_workers_that_begin_together_share_a_recording() -> None:
+    model, src = decoding_model("cpu"), sources(9, "cpu")
+    packed = PackedDecoder(model, patience=0)
+    want = greedy_search(model, src, 9)
+    found = list(spread(lambda _: greedy_search(model, src, 9, packed), range(12), 4))
+    assert all(ids.equal(want) for ids in found)
+    assert len(packed.recorded) == 2
+
+
+def test_the_packed_decoder_reads_without_dropout() -> None:
+    model, src = small_model(dropout=0.5), sources(9, "cpu")
+    with torch.no_grad():
+        want = PackedDecoder(model)(model.eval(), src).step(src[:, 0])
+        assert PackedDecoder(model)(model.train(), src).step(src[:, 0]).equal(want)
 
 
 def test_there_is_room_for_more_positions_than_were_made_beforehand() -> None:
@@ -268,16 +315,18 @@ def test_top_k_finds_the_largest(rows: int, k: int, v: int) -> None:
     assert found.indices.equal(want.indices)
 
 
-def test_blocks_are_about_as_many_as_they_are_long() -> None:
-    assert [divisor_near_root(v) for v in (10_000, 600, 997, 8, 1)] == [100, 24, 1, 2, 1]
+def test_a_row_is_folded_into_about_ten_lines() -> None:
+    assert [lines(v) for v in (10_000, 600, 37_000, 997, 8, 1)] == [10, 10, 10, 1, 8, 1]
 
 
 @pytest.mark.parametrize(
     "sizes, workers, pieces",
     [
-        ([64, 36], 2, [[64], [36]]),
+        ([64, 36], 2, [[32, 32], [18, 18]]),
         ([64], 2, [[32, 32]]),
-        ([40, 30], 4, [[20, 20], [15, 15]]),
+        ([32, 32, 32, 4], 2, [[32], [32], [16, 16], [4]]),
+        ([32, 32, 32, 32], 2, [[32], [32], [32], [32]]),
+        ([40, 30], 4, [[10, 10, 10, 10], [8, 8, 8, 6]]),
         ([9], 4, [[8, 1]]),
         ([4, 32, 32], 2, [[4], [32], [16, 16]]),
         ([5, 20], 1, [[5], [20]]),

@@ -13,17 +13,20 @@ import ctypes
 import functools
 import math
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import no_type_check
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transformer.decoder import DecoderLayer, causal_mask, padding_mask
-from transformer.model import Transformer
+from transformer.encoder import EncoderLayer
+from transformer.model import Transformer, check_ids
 from transformer.multi_head import MultiHeadAttention
 from transformer.residual_norm import PreNorm
 
@@ -163,14 +166,14 @@ from transformer.residual_norm import PreNorm
 # %% [markdown]
 # ### The largest of many
 #
-# From 10,000 logits a search wants the largest few. Cut the row into 100 blocks of 100: finding the largest of each block is one quick pass, and **the
-# ten largest numbers lie in the ten blocks whose largest are the largest**. (A block that is not among those has ten numbers above all
-# of its own.) So only ten blocks have to be sorted.
+# From 10,000 logits a search wants the largest few. Write the row in ten lines, one below the other. The largest of each column is found in a single quick
+# pass, and **the ten largest numbers lie in the ten columns whose largest are the largest**. (A column that is not among those has ten numbers
+# above all of its own.) So of a thousand columns only ten have to be sorted, and these are found in the same way. Nine numbers in three lines:
 
 # %% tags=["active-ipynb"]
 # x = torch.tensor([3, 9, 1, 4, 8, 7, 2, 6, 5.0])
-# blocks = x.view(3, 3)
-# print(blocks.amax(-1).tolist(), "→ the two largest are in blocks", blocks.amax(-1).topk(2).indices.tolist())
+# print(x.view(3, 3).numpy())
+# print(*x.view(3, 3).amax(0).tolist(), "→ the two largest are in columns", x.view(3, 3).amax(0).topk(2).indices.tolist())
 
 # %% [markdown]
 # ## The definition
@@ -480,24 +483,46 @@ def tune_allocator() -> bool:
 # A step of decoding multiplies a few rows by every weight there is. The work is so small that **calling** an operator costs as much as its arithmetic. So call
 # less: queries, keys and values come from one product with three matrices side by side, keys and values of the source from one for all layers.
 #
-# And each product would lay out its weights anew, in the order in which oneDNN reads them. They are the same at every step, so do that once:
+# And each product would lay out its weights anew, in the order in which oneDNN reads them. They are the same at every step, so do that once. A call
+# of oneDNN takes some 20 µs, however little it multiplies: a few rows and a small weight are done sooner by `F.linear`, and in float32, which costs no more there.
 
 
 # %%
-class PackedLinear:
-    """A linear layer whose weight is laid out beforehand as oneDNN reads it; a small product in float32 takes it as it was."""
+class PackedLinear(nn.Module):
+    """A linear layer whose weight is laid out beforehand as oneDNN reads it. `few` rows take a small weight as it was.
+
+    What comes out has the precision of what goes in, whatever that of the weight.
+    """
 
     def __init__(self, weight: Float[Tensor, "d_out d"], bias: Float[Tensor, " d_out"]):
-        self.weight, self.bias, self.blocked, self.width = weight.detach(), bias.detach(), None, len(bias)
+        super().__init__()
+        weight, bias, blocked = weight.detach(), bias.detach(), None
         fits = {torch.float32: True, torch.bfloat16: has_fast_bfloat16("cpu")}
         if has_onednn(weight.device) and fits.get(weight.dtype, False):
-            self.blocked = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-        self.always = weight.dtype != torch.float32 or weight.numel() >= 2**18
+            blocked = torch.ops.mkldnn._reorder_linear_weight(weight)
+            weight, bias = in_float32(weight) if weight.numel() < 2**18 else None, in_float32(bias)
+        for name, tensor in dict(weight=weight, bias=bias, blocked=blocked).items():
+            self.register_buffer(name, tensor)
 
-    def __call__(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_out"]:
-        if self.blocked is None or not (self.always or x.numel() * self.width >= 2**20):
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.blocked, self.bias, "none", [], "")
+    def forward(self, x: Float[Tensor, "... d"], few: bool | None = None) -> Float[Tensor, "... d_out"]:
+        few = x.numel() * len(self.bias) < 2**20 if few is None else few
+        plain = self.blocked is None or (few and self.weight is not None)
+        multiply, weight = (F.linear, self.weight) if plain else (multiply_laid_out, self.blocked)
+        return cast(multiply(cast(x, weight.dtype), weight, self.bias), x.dtype)
+
+
+# %%
+@torch.jit.script_if_tracing
+@no_type_check  # a recording takes in the source as it is
+def multiply_laid_out(x, weight, bias):
+    """Return x Wᵀ + b by oneDNN, for a weight in its own order."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+# %%
+def cast(x: Float[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """Return x in this precision, without a call where it is so already."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 # %%
@@ -507,133 +532,61 @@ def side_by_side(linears: Iterable[nn.Linear]) -> PackedLinear:
     return PackedLinear(torch.cat(weights), torch.cat(biases))
 
 
-# %%
-class PackedLayer(NamedTuple):
-    """The products of a decoder layer, and gain and bias of its norms."""
-
-    qkv: PackedLinear
-    self_out: PackedLinear
-    ask: PackedLinear
-    cross_out: PackedLinear
-    widen: PackedLinear
-    narrow: PackedLinear
-    norms: list[tuple[Tensor, Tensor]]
-
-    @classmethod
-    def of(cls, layer: DecoderLayer) -> "PackedLayer":
-        """Lay out the weights of a layer."""
-        own, cross, think = layer.self_attention, layer.cross_attention, layer.feed_forward
-        single = (
-            PackedLinear(linear.weight, linear.bias) for linear in (own.w_o, cross.w_q, cross.w_o, think.w_1, think.w_2)
-        )
-        norms = [(residual.norm.gain.detach(), residual.norm.bias.detach()) for residual in layer.residuals]
-        return cls(side_by_side([own.w_q, own.w_k, own.w_v]), *single, norms)
-
-
-# %%
-class PackedDecoder:
-    """A decoder's weights laid out for one position at a time; call it with the model and a source to begin.
-
-    They are copies: make a new one after more training. The encoder keeps its weights, and is sped up.
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: Transformer):
-        layers = list(model.decoder.layers)
-        self.model, self.pre_norm = model, isinstance(layers[0].residuals[0], PreNorm)
-        self.layers = [PackedLayer.of(layer) for layer in layers]
-        cross = [layer.cross_attention for layer in layers]
-        self.source = side_by_side(linear for attention in cross for linear in (attention.w_k, attention.w_v))
-        self.activation, self.scale = layers[0].feed_forward.activation, math.sqrt(model.config.d_model)
-        self.table = PackedLinear(model.embedding.weight, model.bias)
-        shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        self.encode = speed_up(copy.deepcopy(model, shared)).eval().encode
-
-    def __call__(self, model: Transformer, src: Int[Tensor, "b k"]) -> "StaticDecoder":
-        """Encode the sources and return what decodes them; ValueError when the model is another one."""
-        if model is not self.model:
-            raise ValueError("these weights were packed for another model")
-        return StaticDecoder(self, src)
-
-
 # %% [markdown]
-# ### Beams that stay where they are
+# ### A packed layer
 #
-# The cache is one block of memory: a step writes its keys and values into the next place. It lies in the order in which attention reads it, without gaps, because
-# a processor fetches ahead as long as it is read in a row. So room is made for a register's worth of keys at a time, not for the longest sentence. A mask is
-# numbers to be added: 0, or $-\infty$ for padding, for another's past and for what is not written yet.
+# With all this, a layer is a few products. From here to the end of a step, and only there, views take the place of einops: at one position, a `rearrange`
+# takes longer than the operator that it serves. Sums and norms are in float32, whatever the precision of the weights.
 
 
 # %%
-class StaticCache:
-    """Keys and values that stay where they were written, of the source and of n hypotheses for each sentence.
+class PackedLayer(nn.Module):
+    """A layer of the encoder, its weights laid out; for rows of states, those of a sentence one after the other."""
 
-    The hypotheses of a sentence ask all that any of them wrote; `family` hides what is not from their own past. So when they change
-    places, a small mask is reordered, and nothing is copied.
-    """
+    def __init__(self, layer: EncoderLayer | DecoderLayer):
+        super().__init__()
+        own, feed_forward = layer.self_attention, layer.feed_forward
+        self.n_heads, self.d = own.n_heads, own.w_q.out_features // own.n_heads
+        self.activation, self.pre_norm = feed_forward.activation, isinstance(layer.residuals[0], PreNorm)
+        self.norms = nn.ModuleList(norm_in_float32(residual.norm) for residual in layer.residuals)
+        self.qkv, self.self_out = side_by_side([own.w_q, own.w_k, own.w_v]), pack(own.w_o)
+        self.widen, self.narrow = pack(feed_forward.w_1), pack(feed_forward.w_2)
 
-    def __init__(self, packed: "PackedDecoder", src: Int[Tensor, "b k"]):
-        config, memory, spare = packed.model.config, packed.encode(src), -src.shape[1] % LANES
-        self.n_layers, self.n_heads, self.d = config.n_layers, config.n_heads, config.d_model // config.n_heads
-        kv = in_float32(packed.source(F.pad(memory, (0, 0, 0, spare))))
-        k, v = rearrange(kv, "b k (n two h d) -> two n b h k d", two=2, n=self.n_layers, h=self.n_heads)
-        hidden = rearrange(F.pad(src == config.pad_id, (0, spare), value=True), "b k -> b 1 1 k")
-        self.src_mask = torch.zeros_like(hidden, dtype=kv.dtype).masked_fill(hidden, -math.inf)
-        self.folded = fold(packed, k, v, self.src_mask) if len(src) <= 4 else None
-        self.source = rearrange(k, "n b h k d -> n b h d k").contiguous(), v.contiguous()
-        self.own = self.family = None
+    def residual(self, i: int, x: Tensor, sublayer: Callable, *inputs) -> Tensor:
+        """Wrap sublayer i as the model does: norm after the sum, or before the sublayer."""
+        return x + sublayer(self.norms[i](x), *inputs) if self.pre_norm else self.norms[i](x + sublayer(x, *inputs))
 
-    def open(self, t: int, rows: int) -> None:
-        """Begin position t: let every hypothesis see what it will write, and lay out what each layer asks: kᵀ, v, mask."""
-        b, h, n = len(self.src_mask), self.n_heads, rows // len(self.src_mask)
-        if self.own is None or t == self.family.shape[2]:
-            self.grow(n, max(4, LANES // n))
-        self.slots = self.own.narrow(4, t * n, n).unbind()
-        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-        masks = self.family.flatten(2).unsqueeze(1), self.src_mask
-        own_mask, src_mask = (mask.expand(b, h, n, -1).reshape(b * h, n, -1) for mask in masks)
-        self.past = [(k.mT, v, own_mask) for k, v in self.own.flatten(2, 3)]
-        self.present = [(k, v, src_mask) for k, v in zip(*(part.flatten(1, 2) for part in self.source), strict=True)]
+    def write(self, x: Float[Tensor, "... d_model"], few: bool, slot: Tensor) -> Tensor:
+        """Write keys and values of some positions to their slot, 2 b h t d, and return what these positions ask, b h t d."""
+        width, t = self.n_heads * self.d, slot.shape[3]
+        q, kv = self.qkv(x, few).split((width, 2 * width), dim=1)
+        slot.copy_(kv.view(-1, t, 2, self.n_heads, self.d).permute(2, 0, 3, 1, 4))
+        return q.view(-1, t, self.n_heads, self.d).transpose(1, 2)
 
-    def grow(self, n: int, places: int) -> None:
-        """Make room for so many more positions."""
-        b = len(self.src_mask)
-        own = self.src_mask.new_zeros(self.n_layers, 2, b, self.n_heads, places * n, self.d)
-        family = self.src_mask.new_full((b, n, places, n), -math.inf)
-        self.own = own if self.own is None else torch.cat([self.own, own], dim=4)
-        self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
+    def look_around(self, x: Tensor, few: bool, own: Tensor, mask: Tensor, t: int | Tensor) -> Tensor:
+        """Let every position of the source ask every other one; `own`, 2 b h k d, has room for registers full of keys."""
+        q, (k, v) = self.write(x, few, own[:, :, :, :t]), own.unbind()
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.self_out(mixed.transpose(1, 2).reshape(-1, self.n_heads * self.d), few)
 
-    def keep(self, sentences: Int[Tensor, " b"]) -> None:
-        """Keep the sentences named, in that order."""
-        self.source = tuple(part[:, sentences] for part in self.source)
-        self.own, self.family = self.own[:, :, sentences], self.family[sentences]
-        self.src_mask = self.src_mask[sentences]
-        if self.folded is not None:
-            self.folded = [tuple(part[sentences] for part in parts) for parts in self.folded]
-
-
-# %% [markdown]
-# With it, each sublayer is a few products. Here, and only here, views take the place of einops: at one position, a `rearrange`
-# takes longer than the operator that it serves.
+    def think(self, x: Float[Tensor, "... d_model"], few: bool) -> Tensor:
+        """Run the feed-forward block."""
+        return self.narrow(self.activation(self.widen(x, few)), few)
 
 
 # %%
-def attend(q: Float[Tensor, "b d_model"], k: Tensor, v: Tensor, mask: Tensor) -> Float[Tensor, "b d_model"]:
-    """Let rows of queries, n for each sentence, ask keys (b h) d k and values (b h) k d under a mask (b h) n k."""
-    (heads, n, _), d = mask.shape, v.shape[-1]
-    rows = q.to(v.dtype).view(-1, n, q.shape[1] // d, d).transpose(1, 2).reshape(heads, n, d)
-    weights = torch.baddbmm(mask, rows, k, alpha=1 / math.sqrt(d)).softmax(-1)
-    mixed = torch.bmm(weights, v).view(-1, q.shape[1] // d, n, d)
-    return mixed.transpose(1, 2).reshape(q.shape).to(q.dtype)
+def pack(linear: nn.Linear) -> PackedLinear:
+    """Lay out a linear layer."""
+    return PackedLinear(linear.weight, linear.bias)
 
 
 # %%
-def look_back(x: Float[Tensor, "b d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
-    """Write this position's keys and values into the cache of layer i, and ask all that are there."""
-    q, kv = layer.qkv(x).tensor_split((x.shape[1],), dim=1)
-    slot = cache.slots[i]
-    slot.copy_(kv.view(slot.shape[1], -1, 2, cache.n_heads, cache.d).permute(2, 0, 3, 1, 4))
-    return layer.self_out(attend(q, *cache.past[i]))
+def norm_in_float32(norm: nn.Module) -> nn.Module:
+    """Return a copy of a norm in float32, or in float64 if it was."""
+    kept = copy.deepcopy(norm).requires_grad_(False)
+    for parameter in kept.parameters():
+        parameter.data = in_float32(parameter.data)
+    return kept
 
 
 # %% [markdown]
@@ -649,100 +602,246 @@ def look_back(x: Float[Tensor, "b d_model"], layer: PackedLayer, cache: StaticCa
 
 
 # %%
-def fold(
-    packed: "PackedDecoder", k: Tensor, v: Tensor, mask: Float[Tensor, "b 1 1 k"]
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return for each layer matrix and bias from a state to its scores, heads side by side, and from weights to the output."""
-    h, scale = k.shape[2], 1 / math.sqrt(k.shape[-1])
-    w_q, b_q, w_o, b_o = (
-        torch.stack([getattr(getattr(layer, place), name) for layer in packed.layers]).to(k.dtype)
-        for place in ("ask", "cross_out")
-        for name in ("weight", "bias")
-    )
-    to_scores = einsum(rearrange(w_q, "n (h d) q -> n h d q", h=h) * scale, k, "n h d q, n b h k d -> n b q h k")
-    bias = einsum(rearrange(b_q, "n (h d) -> n h d", h=h) * scale, k, "n h d, n b h k d -> n b h k") + mask.squeeze(1)
-    out = einsum(v, rearrange(w_o, "n q (h d) -> n h d q", h=h), "n b h k d, n h d q -> n b h k q")
-    out = out + rearrange(b_o / h, "n q -> n 1 1 1 q")  # a head's weights sum to 1, so each adds its share of the bias
-    to_scores, bias = rearrange(to_scores, "n b q h k -> n b q (h k)"), rearrange(bias, "n b h k -> n b 1 (h k)")
-    return list(zip(to_scores, bias, rearrange(out, "n b h k q -> n b (h k) q"), strict=True))
+class Fold(nn.Module):
+    """The weights of cross-attention in all layers, to be multiplied with keys and values of a source."""
+
+    def __init__(self, layers: Iterable[DecoderLayer]):
+        super().__init__()
+        cross = [layer.cross_attention for layer in layers]
+        h, d = cross[0].n_heads, cross[0].w_q.out_features // cross[0].n_heads
+        ask = torch.stack([torch.cat([each.w_q.weight, each.w_q.bias.unsqueeze(1)], dim=1) for each in cross])
+        out, bias = (torch.stack([getattr(each.w_o, name) for each in cross]) for name in ("weight", "bias"))
+        ask, out, bias = (in_float32(part.detach()) for part in (ask / math.sqrt(d), out, bias / h))
+        self.register_buffer("ask", rearrange(ask, "n (h d) q -> n 1 h q d", h=h).contiguous())
+        self.register_buffer("out", rearrange(out, "n q (h d) -> n 1 h d q", h=h).contiguous())
+        self.register_buffer("bias", rearrange(bias, "n q -> n 1 1 1 q"))  # once a head, and its weights sum to 1
+
+    def forward(self, k: Float[Tensor, "n b h k d"], v: Float[Tensor, "n b h k d"], mask: Tensor) -> tuple:
+        """Return matrices from states to scores, heads side by side, from weights to the output, and the scores' bias."""
+        scores = self.ask @ k.mT
+        to_scores, bias = scores[:, :, :, :-1].transpose(2, 3).flatten(3), (scores[:, :, :, -1:] + mask).transpose(2, 3)
+        return to_scores, (v @ self.out + self.bias).flatten(2, 3), bias.flatten(3)
 
 
 # %%
-def ask(x: Float[Tensor, "b d_model"], layer: PackedLayer, cache: StaticCache, i: int) -> Tensor:
-    """Ask the source."""
-    if cache.folded is None:
-        return layer.cross_out(attend(layer.ask(x), *cache.present[i]))
-    to_scores, bias, out = cache.folded[i]
-    scores = torch.baddbmm(bias, x.to(bias.dtype).view(len(out), -1, x.shape[-1]), to_scores)
-    weights = scores.unflatten(-1, (cache.n_heads, -1)).softmax(-1).flatten(-2)
-    return torch.bmm(weights, out).view(x.shape).to(x.dtype)
+class PackedDecoderLayer(PackedLayer):
+    """A layer of the decoder, for one position of n hypotheses for each sentence."""
+
+    def __init__(self, layer: DecoderLayer):
+        super().__init__(layer)
+        self.query, self.cross_out = pack(layer.cross_attention.w_q), pack(layer.cross_attention.w_o)
+
+    def look_back(self, x: Float[Tensor, "b d_model"], few: bool, slot: Tensor, past: tuple) -> Tensor:
+        """Write this position's keys and values into the cache, and ask all that are there."""
+        return self.self_out(self.attend(self.write(x, few, slot), *past), few)
+
+    def ask(self, x: Tensor, few: bool, k: Tensor, v: Tensor, mask: Tensor, n: int | Tensor) -> Tensor:
+        """Ask the source."""
+        q = self.query(x, few).view(-1, n, self.n_heads, self.d).transpose(1, 2)
+        return self.cross_out(self.attend(q, k, v, mask), few)
+
+    def ask_folded(self, x: Tensor, few: bool, to_scores: Tensor, out: Tensor, bias: Tensor) -> Tensor:
+        """Ask the source without queries."""
+        scores = torch.baddbmm(bias, x.view(out.shape[0], -1, self.n_heads * self.d), to_scores)
+        weights = scores.unflatten(-1, (self.n_heads, -1)).softmax(-1).flatten(-2)
+        return torch.bmm(weights, out).flatten(0, 1)
+
+    def attend(self, q: Float[Tensor, "b h n d"], k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Let queries ask keys and values (b h) k d under a mask (b h) n k."""
+        weights = torch.baddbmm(mask, q.flatten(0, 1), k.mT, alpha=1 / math.sqrt(self.d)).softmax(-1)
+        mixed = torch.bmm(weights, v).unflatten(0, (-1, self.n_heads))
+        return mixed.transpose(1, 2).reshape(-1, self.n_heads * self.d)
+
+
+# %% [markdown]
+# ### Played back
+#
+# A step is a hundred and fifty calls, and for each of them Python looks up names, checks arguments, makes an object: for a single row that takes longer than
+# the arithmetic. While one worker is at it the other one waits, since Python does one thing at a time. But the calls are the same at every step. So **record**
+# them once, and PyTorch plays them back without Python. For that, reading a source and making a step are two functions of nothing but tensors.
+
+
+# %%
+class PackedEncoder(nn.Module):
+    """Reads sources, and returns what every step asks: keys, values and mask for all layers, or these `folded`."""
+
+    def __init__(self, model: Transformer):
+        super().__init__()
+        self.few = self.folded = False
+        self.layers = nn.ModuleList(map(PackedLayer, model.encoder.layers))
+        self.norm, layers = norm_in_float32(model.encoder.norm), list(model.decoder.layers)
+        cross = [layer.cross_attention for layer in layers]
+        self.memory = side_by_side(linear for attention in cross for linear in (attention.w_k, attention.w_v))
+        self.fold = Fold(layers)
+
+    def forward(self, x: Float[Tensor, "b t d_model"], mask: Float[Tensor, "b 1 1 k"]) -> tuple:
+        """Read embedded sources; the mask is as long as the keys that there is room for."""
+        (b, t, _), h, d = x.shape, self.layers[0].n_heads, self.layers[0].d
+        own, x = mask.new_zeros(2, b, h, mask.shape[3], d), x.flatten(0, 1)
+        for layer in self.layers:
+            x = layer.residual(0, x, layer.look_around, self.few, own, mask, t)
+            x = layer.residual(1, x, layer.think, self.few)
+        kv = self.memory(self.norm(x), self.few).view(b, t, -1, 2, h, d).permute(3, 2, 0, 4, 1, 5)
+        k, v = torch.cat([kv, kv.new_zeros(*kv.shape[:4], mask.shape[3] - t, d)], dim=4).unbind()
+        return self.fold(k, v, mask) if self.folded else (k, v, mask.expand(-1, h, -1, -1).unsqueeze(0))
+
+
+# %%
+class PackedStep(nn.Module):
+    """Reads one more token in every row, and returns the logits of the next."""
+
+    def __init__(self, model: Transformer):
+        super().__init__()
+        self.few = self.folded = False
+        self.layers = nn.ModuleList(map(PackedDecoderLayer, model.decoder.layers))
+        self.norm, self.scale = norm_in_float32(model.decoder.norm), math.sqrt(model.config.d_model)
+        self.table = PackedLinear(model.embedding.weight, model.bias)
+        self.register_buffer("words", model.embedding.weight.detach())
+
+    def forward(
+        self, ids: Tensor, place: Tensor, slots: Tensor, own: Tensor, family: Tensor, *source: Tensor
+    ) -> Tensor:
+        """Read `ids` at a `place`, and write their keys and values into `slots`, which are a part of all that are there."""
+        x, n = torch.add(place, in_float32(F.embedding(ids, self.words)), alpha=self.scale), family.shape[1]
+        relatives = family.flatten(2).unsqueeze(1).expand(-1, self.layers[0].n_heads, -1, -1).flatten(0, 1)
+        past = [(*kv.flatten(1, 2).unbind(), relatives) for kv in own.unbind()]
+        if self.folded:
+            asked = zip(*(part.unbind() for part in source), strict=True)
+        else:
+            k, v, mask = (part.flatten(1, 2) for part in source)
+            asked = [(*kv, mask[0], n) for kv in zip(k.unbind(), v.unbind(), strict=True)]
+        for layer, slot, before, source in zip(self.layers, slots.unbind(), past, asked, strict=True):
+            x = layer.residual(0, x, layer.look_back, self.few, slot, before)
+            x = layer.residual(1, x, layer.ask_folded if self.folded else layer.ask, self.few, *source)
+            x = layer.residual(2, x, layer.think, self.few)
+        return self.table(self.norm(x), self.few)
+
+
+# %% [markdown]
+# Whether rows are few and a source is folded decides which calls there are, so there is a recording for each case. How many rows, hypotheses and positions
+# there are is free. A recording takes a tenth of a second, too long for a single sentence: so the first forty steps are as Python makes them.
+
+
+# %%
+def record(part: nn.Module, inputs: tuple) -> Callable:
+    """Return `part` as a list of operators that runs without Python, or `part` itself where that can't be had.
+
+    This is TorchScript. PyTorch calls it deprecated; what shall take its place compiles for half a minute.
+    """
+    if sys.version_info >= (3, 14) or inputs[0].device.type != "cpu":
+        return part
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(part, inputs, check_trace=False)
+
+
+# %%
+class PackedDecoder:
+    """A model's weights laid out for reading; call it with the model and sources to begin.
+
+    They are copies: make a new one after more training. Steps are recorded when so many have been made as `patience` says.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Transformer, patience: int = 40):
+        self.model, self.parts = model, {"encode": PackedEncoder(model), "step": PackedStep(model)}
+        self.patience, self.plays, self.recorded, self.lock = patience, 0, {}, threading.Lock()
+
+    def __call__(self, model: Transformer, src: Int[Tensor, "b k"]) -> "StaticDecoder":
+        """Read the sources and return what decodes them; ValueError when the model is another one."""
+        if model is not self.model:
+            raise ValueError("these weights were packed for another model")
+        return StaticDecoder(self, src)
+
+    def play(self, name: str, rows: int, folded: bool, *inputs: Tensor) -> Tensor | tuple:
+        """Run "encode" or "step" on so many rows of states, from a recording as soon as that pays."""
+        kind = name, few, folded = name, rows * self.model.config.d_model**2 < 2**19, folded
+        if kind not in self.recorded:
+            part, self.plays = copy.copy(self.parts[name]), self.plays + 1
+            part.few, part.folded = few, folded
+            if self.plays <= self.patience:
+                return part(*inputs)
+            with self.lock:  # of several workers, one records
+                self.recorded[kind] = self.recorded.get(kind) or record(part, inputs)
+        return self.recorded[kind](*inputs)
+
+
+# %% [markdown]
+# ### Beams that stay where they are
+#
+# The cache is one block of memory: a step writes its keys and values into the next place. It lies in the order in which attention reads it, without gaps, because
+# a processor fetches ahead as long as it is read in a row. So room is made for a register's worth of keys at a time, not for the longest sentence. A mask is
+# numbers to be added: 0, or $-\infty$ for padding, for another's past and for what is not written yet.
 
 
 # %%
 class StaticDecoder:
-    """What chapter 12's `IncrementalDecoder` does, with packed weights and a static cache."""
+    """What chapter 12's `IncrementalDecoder` does, with packed weights and keys and values that stay where they were written.
+
+    The hypotheses of a sentence ask all that any of them wrote; `family` hides what is not from their own past. So when they change
+    places, a small mask is reordered, and nothing is copied.
+    """
 
     def __init__(self, packed: PackedDecoder, src: Int[Tensor, "b k"]):
-        self.packed, self.cache, self.position = packed, StaticCache(packed, src), 0
-
-    def residual(self, x: Tensor, norm: tuple[Tensor, Tensor], sublayer: Callable, *inputs) -> Tensor:
-        """Wrap a sublayer as the model does: norm after the sum, or before the sublayer."""
-        if self.packed.pre_norm:
-            return x + sublayer(torch.layer_norm(x, norm[0].shape, *norm), *inputs)
-        return torch.layer_norm(x + sublayer(x, *inputs), norm[0].shape, *norm)
-
-    def think(self, x: Float[Tensor, "... d_model"], layer: PackedLayer) -> Tensor:
-        """Run the feed-forward block."""
-        return layer.narrow(self.packed.activation(layer.widen(x)))
+        model, self.packed, self.position, self.folded = packed.model, packed, 0, len(src) <= 4
+        check_ids("src", src, model.config.vocab_size)
+        x, spare = in_float32(model.positions(model.embedding(src))), -src.shape[1] % LANES
+        hidden = F.pad(rearrange(src == model.config.pad_id, "b k -> b 1 1 k"), (0, spare), value=True)
+        mask = torch.zeros_like(hidden, dtype=x.dtype).masked_fill_(hidden, -math.inf)
+        self.source = packed.play("encode", src.numel(), self.folded, x, mask)
+        h, d = model.config.n_heads, model.config.d_model // model.config.n_heads
+        self.own, self.family = x.new_zeros(model.config.n_layers, 2, len(src), h, 0, d), None
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
-        packed, model, cache = self.packed, self.packed.model, self.cache
-        cache.open(self.position, len(ids))
-        words = F.embedding(ids, model.embedding.weight)
-        x = torch.add(model.positions.table[self.position], words, alpha=packed.scale)
-        for i, layer in enumerate(packed.layers):
-            x = self.residual(x, layer.norms[0], look_back, layer, cache, i)
-            x = self.residual(x, layer.norms[1], ask, layer, cache, i)
-            x = self.residual(x, layer.norms[2], self.think, layer)
+        t, n, place = self.position, len(ids) // self.own.shape[2], self.packed.model.positions.table[self.position]
+        if self.family is None or t == self.family.shape[2]:
+            self.grow(n, max(4, LANES // n))
+        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
         self.position += 1
-        return in_float32(packed.table(model.decoder.norm(x)))
+        written = self.own.narrow(4, t * n, n), self.own, self.family
+        return self.packed.play("step", len(ids), self.folded, ids, place, *written, *self.source)
+
+    def grow(self, n: int, places: int) -> None:
+        """Make room for so many more positions of n hypotheses."""
+        layers, two, b, h, _, d = self.own.shape
+        family = self.own.new_full((b, n, places, n), -math.inf)
+        self.own = torch.cat([self.own, self.own.new_zeros(layers, two, b, h, places * n, d)], dim=4)
+        self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
-        family = self.cache.family
-        self.cache.family = family.flatten(0, 1)[rows].unflatten(0, family.shape[:2])
+        self.family = self.family.flatten(0, 1)[rows].unflatten(0, self.family.shape[:2])
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Continue with the sentences named, in that order."""
-        self.cache.keep(sentences)
+        self.source = tuple(part[:, sentences] for part in self.source)
+        self.own, self.family = self.own[:, :, sentences], self.family[sentences]
 
 
 # %% [markdown]
 # ### The largest of many
+#
+# As by hand, and a thousand columns are a row again. A row that no number near ten divides is left to PyTorch.
 
 
 # %%
 @functools.cache
-def divisor_near_root(v: int) -> int:
-    """Return the divisor of v that is nearest to its square root: then there are about as many blocks as numbers in one."""
-    return min((size for size in range(1, v + 1) if v % size == 0), key=lambda size: abs(size - math.sqrt(v)))
+def lines(v: int) -> int:
+    """Return into how many lines to fold a row of v numbers: the divisor of v that is nearest to ten."""
+    return min((n for n in range(1, v + 1) if v % n == 0), key=lambda n: abs(n - 10))
 
 
 # %%
 def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
-    """Return `x.topk(k)`, faster: the k largest lie in the k blocks of the row whose largest are the largest."""
-    v = x.shape[-1]
-    block = divisor_near_root(v)
-    n = v // block
-    if len(x) < 4 or k > n or k * block >= v:
+    """Return `x.topk(k)`, faster: the k largest lie in the k columns whose largest are the largest."""
+    v, n = x.shape[-1], lines(x.shape[-1])
+    if len(x) < 4 or v <= 128 or n == 1 or k * n >= v:
         return x.topk(k)
-    blocks = rearrange(x, "b (n block) -> (b n) block", n=n)
-    chosen = rearrange(blocks.amax(-1), "(b n) -> b n", n=n).topk(k).indices
-    rows = chosen + n * torch.arange(len(x), device=x.device).unsqueeze(-1)
-    found = rearrange(blocks.index_select(0, rows.flatten()), "(b k) block -> b (k block)", k=k).topk(k)
-    indices = chosen.gather(1, found.indices // block) * block + found.indices % block
-    return torch.return_types.topk((found.values, indices))
+    columns = top_k(rearrange(x, "b (n c) -> b n c", n=n).amax(1), k).indices
+    candidates = (columns.unsqueeze(-1) + torch.arange(0, v, v // n, device=x.device)).flatten(1)
+    found = x.gather(1, candidates).topk(k)
+    return torch.return_types.topk((found.values, candidates.gather(1, found.indices)))
 
 
 # %% [markdown]
@@ -978,8 +1077,8 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # %% [markdown]
 # ### A ladder for decoding
 #
-# Twenty tokens for each of 64 sentences: everything again at each step (chapter 12's first way), with a cache, and with the packed decoder. The lower
-# the step, the more of it is arithmetic.
+# Twenty tokens for each of 64 sentences: everything again at each step (chapter 12's first way), with a cache, with the packed decoder, and with that played
+# back. The lower the step, the more of it is arithmetic.
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # @torch.inference_mode()
@@ -992,22 +1091,34 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 #
 # with torch.no_grad():
 #     model.bias[[0, 1, 2]] = -1e9  # nobody ends early
-# packed = PackedDecoder(model)
-# ways = {
-#     "all again": lambda: again_each_step(src, 20),
-#     "cache": lambda: greedy_search(model, src, 20),
-#     "packed": lambda: greedy_search(model, src, 20, decoder=packed),
-# }
-# first, *others = [way() for way in ways.values()]
-# assert all(other.equal(first) for other in others)
+# packed, played = PackedDecoder(model, patience=10**9), PackedDecoder(model, patience=0)
 #
-# spent = {name: seconds(way, repeats=3) for name, way in ways.items()}
-# speeds = {name: 64 * 20 / s / 1_000 for name, s in spent.items()}
-# plot_bars(speeds, ylabel="thousand tokens a second", title="Greedy search, one thread")
+#
+# def climb(src, title):
+#     """Search in four ways, which find the same, and plot how fast they are."""
+#     ways = {
+#         "all again": lambda: again_each_step(src, 20),
+#         "cache": lambda: greedy_search(model, src, 20),
+#         "packed": lambda: greedy_search(model, src, 20, decoder=packed),
+#         "played back": lambda: greedy_search(model, src, 20, decoder=played),
+#     }
+#     first, *others = [way() for way in ways.values()]
+#     assert all(other.equal(first) for other in others)
+#     speeds = {name: len(src) * 20 / seconds(way) / 1_000 for name, way in ways.items()}
+#     plot_bars(speeds, ylabel="thousand tokens a second", title=title)
+#
+#
+# climb(src, "64 sentences, greedy search, one thread")
+
+# %% [markdown]
+# And for a single sentence:
+
+# %% tags=["active-ipynb", "nbval-ignore-output"]
+# climb(src[:1], "One sentence, greedy search, one thread")
 
 # %% [markdown]
 # One more step of that ladder is not in the decoder: `spread` (chapter 12) gives each core sentences of its own, with one thread, instead of letting
-# two threads share every small operator.
+# two threads share every small operator. With recordings both cores are busy all the time.
 #
 # ### What did not help
 #
@@ -1016,7 +1127,7 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 # | tried | found |
 # |---|---|
 # | `torch.compile` on a CPU, with lengths that change | 20 to 90 seconds to start, no gain after |
-# | `torch.compile` for a step of decoding | 20 to 40 seconds to start; then one row 2.4 times as fast, 64 rows three times slower |
+# | `torch.compile` for a step of decoding | 20 to 40 seconds to start; then one row 2.4 times as fast (played back: 2), 64 rows three times slower |
 # | one product for q, k and v in training | a few percent, for a second form of chapter 4 |
 # | dropout inside the attention kernel | three times the kernel's time |
 # | two threads in each operator of decoding | slower than two workers with one thread each |

@@ -414,6 +414,8 @@ class Finished:
         beam_size: int,
     ) -> None:
         """Take in those hypotheses of some sentences that have `ended`, where there are still fewer than beam_size."""
+        if not ended.any():
+            return
         ended = ended & log_probs.isfinite() & (self.count[sentences] < beam_size).unsqueeze(-1)
         self.count[sentences] += ended.sum(-1)
         ranks, best = (log_probs / ids.shape[-1] ** self.penalty).masked_fill(~ended, -torch.inf).max(-1)
@@ -460,19 +462,21 @@ class Beam:
 
 # %% [markdown]
 # Then, at every step, log-probabilities are added, not logits, which mean nothing across rows. The best $2n$ of all $n \cdot v$ extensions
-# are taken, of which at most $n$ can have ended. What is not among the best $2n$ of its own row can't be among those.
+# are taken, of which at most $n$ can have ended.
 
 
 # %% tags=["exercise"]
 def best_extensions(
     beam: Beam, log_probs: Float[Tensor, "... v"], count: int
 ) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c t"], Int[Tensor, "b c"]]:
-    """Return the `count` best one-token extensions: log-probabilities, ids, and the row that each extends."""
+    """Return the `count` best one-token extensions: log-probabilities, ids, and the row that each extends.
+
+    `log_probs` are used up: the sums are made in their place.
+    """
     b, n = beam.scores.shape
-    best, tokens = top_k(log_probs, min(count, log_probs.shape[-1]))
-    total = rearrange(beam.scores, "b n -> b n 1") + rearrange(best, "(b n) c -> b n c", n=n)
-    top, index = rearrange(total, "b n c -> b (n c)").topk(min(count, n * best.shape[-1]))
-    parents, tokens = index // best.shape[-1], rearrange(tokens, "(b n) c -> b (n c)", n=n).gather(1, index)
+    total = rearrange(log_probs, "(b n) v -> b n v", n=n).add_(rearrange(beam.scores, "b n -> b n 1"))
+    top, index = top_k(rearrange(total, "b n v -> b (n v)"), min(count, total[0].numel()))
+    parents, tokens = index // total.shape[-1], index % total.shape[-1]
     prefixes = beam.written.gather(1, repeat(parents, "b c -> b c t", t=beam.written.shape[-1]))
     rows = parents + n * torch.arange(b, device=parents.device).unsqueeze(-1)
     return top, torch.cat([prefixes, tokens.unsqueeze(-1)], dim=-1), rows
@@ -559,13 +563,15 @@ class TorchEngine:
 
 # %%
 def shared_out(groups: Sequence[tuple[list[list[int]], int]], workers: int) -> list[list[tuple[list[list[int]], int]]]:
-    """Cut groups into pieces so that workers end together: the last group, or, when there are too few, every one."""
-    n = len(groups)
-    pieces = [workers if n > workers and i == n - 1 else math.ceil(workers / n) for i in range(n)]
-    sizes = [max(8, math.ceil(len(rows) / parts)) for (rows, _), parts in zip(groups, pieces, strict=True)]
+    """Cut groups into pieces so that workers end together: whole ones for as many rounds as fit into equal shares, then parts."""
+    sizes = [len(rows) for rows, _ in groups]
+    share, load, whole = sum(sizes) / workers, 0, 0
+    while whole < len(sizes) and (load := load + max(sizes[whole : whole + workers])) <= share:
+        whole += workers
+    parts = [size if i < whole else max(8, math.ceil(size / workers)) for i, size in enumerate(sizes)]
     return [
-        [(rows[i : i + size], max_len) for i in range(0, len(rows), size)]
-        for (rows, max_len), size in zip(groups, sizes, strict=True)
+        [(rows[i : i + part], max_len) for i in range(0, len(rows), part)]
+        for (rows, max_len), part in zip(groups, parts, strict=True)
     ]
 
 
