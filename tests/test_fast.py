@@ -284,6 +284,20 @@ def test_there_is_room_for_more_positions_than_were_made_beforehand() -> None:
         torch.testing.assert_close(steps, model(src, tgt), atol=2e-5, rtol=1e-5)
 
 
+def test_what_no_hypothesis_descends_from_is_forgotten() -> None:
+    model, src = small_model(max_len=80), sources(9, "cpu")[:3]
+    ids = torch.randint(3, 9, (70, len(src) * 5))
+    with torch.no_grad():
+        decoder, plain = PackedDecoder(model)(model, src), IncrementalDecoder(model, src)
+        for t in range(70):
+            torch.testing.assert_close(decoder.step(ids[t]), plain.step(ids[t]), atol=2e-5, rtol=1e-5)
+            chosen = torch.randint(0, 5, (len(src), 5)) if t % 10 else torch.full((len(src), 5), t % 5)
+            rows = (chosen + 5 * torch.arange(len(src)).unsqueeze(1)).flatten()
+            decoder.select(rows)
+            plain.select(rows)
+    assert decoder.cache.own.shape[4] < 70 * 5 / 2, "of five hypotheses at each place, few have descendants"
+
+
 @pytest.mark.parametrize("make", [PackedDecoder, lambda model: IncrementalDecoder])
 def test_sentences_that_leave_do_not_disturb_the_others(make) -> None:
     model, src = decoding_model("cpu"), sources(9, "cpu")
@@ -322,13 +336,13 @@ def test_a_row_is_folded_into_about_ten_lines() -> None:
 @pytest.mark.parametrize(
     "sizes, workers, pieces",
     [
-        ([64, 36], 2, [[32, 32], [18, 18]]),
+        ([64, 36], 2, [[56, 8], [36]]),
         ([64], 2, [[32, 32]]),
-        ([32, 32, 32, 4], 2, [[32], [32], [16, 16], [4]]),
+        ([4, 32, 32, 32], 2, [[4], [32], [32], [24, 8]]),
         ([32, 32, 32, 32], 2, [[32], [32], [32], [32]]),
-        ([40, 30], 4, [[10, 10, 10, 10], [8, 8, 8, 6]]),
-        ([9], 4, [[8, 1]]),
-        ([4, 32, 32], 2, [[4], [32], [16, 16]]),
+        ([16] * 5, 4, [[16]] * 4 + [[8, 8]]),
+        ([40, 30], 4, [[20, 20], [20, 10]]),
+        ([9], 4, [[9]]),
         ([5, 20], 1, [[5], [20]]),
         ([], 2, []),
     ],

@@ -20,7 +20,7 @@ from typing import no_type_check
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -703,7 +703,7 @@ class PackedStep(nn.Module):
     ) -> Tensor:
         """Read `ids` at a `place`, and write their keys and values into `slots`, which are a part of all that are there."""
         x, n = torch.add(place, in_float32(F.embedding(ids, self.words)), alpha=self.scale), family.shape[1]
-        relatives = family.flatten(2).unsqueeze(1).expand(-1, self.layers[0].n_heads, -1, -1).flatten(0, 1)
+        relatives = family.unsqueeze(1).expand(-1, self.layers[0].n_heads, -1, -1).flatten(0, 1)
         past = [(*kv.flatten(1, 2).unbind(), relatives) for kv in own.unbind()]
         if self.folded:
             asked = zip(*(part.unbind() for part in source), strict=True)
@@ -770,17 +770,56 @@ class PackedDecoder:
 # ### Beams that stay where they are
 #
 # The cache is one block of memory: a step writes its keys and values into the next place. It lies in the order in which attention reads it, without gaps, because
-# a processor fetches ahead as long as it is read in a row. So room is made for a register's worth of keys at a time, not for the longest sentence. A mask is
-# numbers to be added: 0, or $-\infty$ for padding, for another's past and for what is not written yet.
+# a processor fetches ahead as long as it is read in a row. So room is made for some registers full of keys at a time, not for the longest sentence; and what
+# no hypothesis descends from any more is left behind then. A mask is numbers to be added: 0, or $-\infty$ for padding, for another's past
+# and for what is not written yet.
+
+
+# %%
+class StaticCache:
+    """Keys and values of n hypotheses for each sentence, `own` 2 b h k d for each layer, that stay where they were written.
+
+    The hypotheses of a sentence ask all that any of them wrote; `family`, b n k, hides what is not from their own past. So when
+    they change places, a small mask is reordered, and nothing is copied.
+    """
+
+    def __init__(self, own: Tensor, n: int):
+        self.own, self.family, self.written = own, own.new_empty(own.shape[2], n, 0), 0
+
+    def open(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Let every hypothesis see what it is about to write, and return the place for it, all that is written, and the family."""
+        n = self.family.shape[1]
+        if self.written + n > self.family.shape[2]:
+            self.make_room(max(4 * n, LANES))
+        here = slice(self.written, self.written + n)
+        self.family[:, :, here].diagonal(dim1=1, dim2=2).zero_()
+        self.written += n
+        return self.own[:, :, :, :, here], self.own, self.family
+
+    def make_room(self, places: int) -> None:
+        """Forget what no hypothesis descends from, and make room for so many more keys, up to a full register."""
+        (*outer, size, _), alive = self.own.shape, self.family.isfinite().any(1)
+        self.written = int(alive.sum(1).max())
+        spare, n = places + -(self.written + places) % LANES, self.family.shape[1]
+        kept = alive.int().sort(dim=1, descending=True, stable=True).indices[:, : self.written]
+        family = self.family.gather(2, repeat(kept, "b k -> b n k", n=n))
+        cells = size * torch.arange(math.prod(outer), device=kept.device).unflatten(0, outer).unsqueeze(-1)
+        own = self.own.flatten(0, -2).index_select(0, (cells + kept.unsqueeze(1)).flatten())
+        self.family = F.pad(family, (0, spare), value=-math.inf)
+        self.own = F.pad(own.unflatten(0, (*outer, self.written)), (0, 0, 0, spare))
+
+    def select(self, rows: Int[Tensor, " b"]) -> None:
+        """Continue with the rows named, in that order."""
+        self.family = self.family.flatten(0, 1)[rows].unflatten(0, self.family.shape[:2])
+
+    def keep(self, sentences: Int[Tensor, " b"]) -> None:
+        """Continue with the sentences named, in that order."""
+        self.own, self.family = self.own[:, :, sentences], self.family[sentences]
 
 
 # %%
 class StaticDecoder:
-    """What chapter 12's `IncrementalDecoder` does, with packed weights and keys and values that stay where they were written.
-
-    The hypotheses of a sentence ask all that any of them wrote; `family` hides what is not from their own past. So when they change
-    places, a small mask is reordered, and nothing is copied.
-    """
+    """What chapter 12's `IncrementalDecoder` does, with packed weights and a static cache."""
 
     def __init__(self, packed: PackedDecoder, src: Int[Tensor, "b k"]):
         model, self.packed, self.position, self.folded = packed.model, packed, 0, len(src) <= 4
@@ -788,35 +827,24 @@ class StaticDecoder:
         x, spare = in_float32(model.positions(model.embedding(src))), -src.shape[1] % LANES
         hidden = F.pad(rearrange(src == model.config.pad_id, "b k -> b 1 1 k"), (0, spare), value=True)
         mask = torch.zeros_like(hidden, dtype=x.dtype).masked_fill_(hidden, -math.inf)
-        self.source = packed.play("encode", src.numel(), self.folded, x, mask)
-        h, d = model.config.n_heads, model.config.d_model // model.config.n_heads
-        self.own, self.family = x.new_zeros(model.config.n_layers, 2, len(src), h, 0, d), None
+        self.source, self.cache = packed.play("encode", src.numel(), self.folded, x, mask), None
+        heads = model.config.n_heads, 0, model.config.d_model // model.config.n_heads
+        self.empty = x.new_empty(model.config.n_layers, 2, len(src), *heads)
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
-        t, n, place = self.position, len(ids) // self.own.shape[2], self.packed.model.positions.table[self.position]
-        if self.family is None or t == self.family.shape[2]:
-            self.grow(n, max(4, LANES // n))
-        self.family[:, :, t].diagonal(dim1=1, dim2=2).zero_()
-        self.position += 1
-        written = self.own.narrow(4, t * n, n), self.own, self.family
-        return self.packed.play("step", len(ids), self.folded, ids, place, *written, *self.source)
-
-    def grow(self, n: int, places: int) -> None:
-        """Make room for so many more positions of n hypotheses."""
-        layers, two, b, h, _, d = self.own.shape
-        family = self.own.new_full((b, n, places, n), -math.inf)
-        self.own = torch.cat([self.own, self.own.new_zeros(layers, two, b, h, places * n, d)], dim=4)
-        self.family = family if self.family is None else torch.cat([self.family, family], dim=2)
+        self.cache = self.cache or StaticCache(self.empty, len(ids) // self.empty.shape[2])
+        place, self.position = self.packed.model.positions.table[self.position], self.position + 1
+        return self.packed.play("step", len(ids), self.folded, ids, place, *self.cache.open(), *self.source)
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
-        self.family = self.family.flatten(0, 1)[rows].unflatten(0, self.family.shape[:2])
+        self.cache.select(rows)
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Continue with the sentences named, in that order."""
         self.source = tuple(part[:, sentences] for part in self.source)
-        self.own, self.family = self.own[:, :, sentences], self.family[sentences]
+        self.cache.keep(sentences)
 
 
 # %% [markdown]

@@ -8,11 +8,12 @@ r"""
 """
 
 # %%
+import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import torch
@@ -563,16 +564,25 @@ class TorchEngine:
 
 # %%
 def shared_out(groups: Sequence[tuple[list[list[int]], int]], workers: int) -> list[list[tuple[list[list[int]], int]]]:
-    """Cut groups into pieces so that workers end together: whole ones for as many rounds as fit into equal shares, then parts."""
+    """Cut the last groups into pieces, as many groups and as small as it takes for the workers to end soonest."""
     sizes = [len(rows) for rows, _ in groups]
-    share, load, whole = sum(sizes) / workers, 0, 0
-    while whole < len(sizes) and (load := load + max(sizes[whole : whole + workers])) <= share:
-        whole += workers
-    parts = [size if i < whole else max(8, math.ceil(size / workers)) for i, size in enumerate(sizes)]
+    tries = [max(0, len(sizes) - whole) for whole in range(2 * workers + 1)], range(max(sizes, default=0), 7, -4)
+    plans = [sizes[:whole] + [min(size, part) for size in sizes[whole:]] for whole, part in product(*tries)]
+    plan = min(plans, key=lambda parts: last_end(sizes, parts, workers), default=sizes)
     return [
         [(rows[i : i + part], max_len) for i in range(0, len(rows), part)]
-        for (rows, max_len), part in zip(groups, parts, strict=True)
+        for (rows, max_len), part in zip(groups, plan, strict=True)
     ]
+
+
+# %%
+def last_end(sizes: Sequence[int], parts: Sequence[int], workers: int, call: int = 8) -> int:
+    """Return when the last worker ends, if pieces are taken in order and `call` sentences more would cost what each piece does."""
+    ends = [0] * workers
+    for size, part in zip(sizes, parts, strict=True):
+        for start in range(0, size, part):
+            heapq.heapreplace(ends, ends[0] + min(part, size - start) + call)
+    return max(ends)
 
 
 # %%
