@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from transformer import Config, Transformer
+from transformer import Config, Transformer, fast
 from transformer.attention import attention
 from transformer.checks import LIVELY, SRC, TGT, check_incremental, decoding_model, small_model, sources
 from transformer.decoder import causal_mask
@@ -22,6 +22,7 @@ from transformer.fast import (
     has_fast_bfloat16,
     linear,
     lines,
+    record,
     short_attention,
     speed_up,
     top_k,
@@ -259,13 +260,14 @@ def test_nothing_is_recorded_for_a_single_sentence() -> None:
     assert set(packed.recorded) == {("encode", True, True), ("step", True, True)}
 
 
-def test_workers_that_begin_together_share_a_recording() -> None:
-    model, src = decoding_model("cpu"), sources(9, "cpu")
+def test_workers_that_begin_together_share_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, src, made = decoding_model("cpu"), sources(9, "cpu"), []
     packed = PackedDecoder(model, patience=0)
+    monkeypatch.setattr(fast, "record", lambda *given: made.append(record(*given)) or made[-1])
     want = greedy_search(model, src, 9)
     found = list(spread(lambda _: greedy_search(model, src, 9, packed), range(12), 4))
     assert all(ids.equal(want) for ids in found)
-    assert len(packed.recorded) == 2
+    assert len(packed.recorded) == len(made) == 2
 
 
 def test_the_packed_decoder_reads_without_dropout() -> None:

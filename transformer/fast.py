@@ -612,12 +612,14 @@ class Fold(nn.Module):
         ask = torch.stack([torch.cat([each.w_q.weight, each.w_q.bias.unsqueeze(1)], dim=1) for each in cross])
         out, bias = (torch.stack([getattr(each.w_o, name) for each in cross]) for name in ("weight", "bias"))
         ask, out, bias = (in_float32(part.detach()) for part in (ask / math.sqrt(d), out, bias / h))
-        self.register_buffer("ask", rearrange(ask, "n (h d) q -> n 1 h q d", h=h).contiguous())
-        self.register_buffer("out", rearrange(out, "n q (h d) -> n 1 h d q", h=h).contiguous())
-        self.register_buffer("bias", rearrange(bias, "n q -> n 1 1 1 q"))  # once a head, and its weights sum to 1
+        self.register_buffer("ask", rearrange(ask, "... (h d) d_model -> ... 1 h d_model d", h=h).contiguous())
+        self.register_buffer("out", rearrange(out, "... d_model (h d) -> ... 1 h d d_model", h=h).contiguous())
+        self.register_buffer(
+            "bias", rearrange(bias, "... d_model -> ... 1 1 1 d_model")
+        )  # once a head, and its weights sum to 1
 
-    def forward(self, k: Float[Tensor, "n b h k d"], v: Float[Tensor, "n b h k d"], mask: Tensor) -> tuple:
-        """Return matrices from states to scores, heads side by side, from weights to the output, and the scores' bias."""
+    def forward(self, k: Float[Tensor, "... b h k d"], v: Float[Tensor, "... b h k d"], mask: Tensor) -> tuple:
+        """Return for each layer the matrix from a state to its scores, heads side by side, that to the output, and a bias."""
         scores = self.ask @ k.mT
         to_scores, bias = scores[:, :, :, :-1].transpose(2, 3).flatten(3), (scores[:, :, :, -1:] + mask).transpose(2, 3)
         return to_scores, (v @ self.out + self.bias).flatten(2, 3), bias.flatten(3)
@@ -762,7 +764,8 @@ class PackedDecoder:
             if self.plays <= self.patience:
                 return part(*inputs)
             with self.lock:  # of several workers, one records
-                self.recorded[kind] = self.recorded.get(kind) or record(part, inputs)
+                if kind not in self.recorded:
+                    self.recorded[kind] = record(part, inputs)
         return self.recorded[kind](*inputs)
 
 
@@ -828,8 +831,8 @@ class StaticDecoder:
         hidden = F.pad(rearrange(src == model.config.pad_id, "b k -> b 1 1 k"), (0, spare), value=True)
         mask = torch.zeros_like(hidden, dtype=x.dtype).masked_fill_(hidden, -math.inf)
         self.source, self.cache = packed.play("encode", src.numel(), self.folded, x, mask), None
-        heads = model.config.n_heads, 0, model.config.d_model // model.config.n_heads
-        self.empty = x.new_empty(model.config.n_layers, 2, len(src), *heads)
+        h, d = model.config.n_heads, model.config.d_model // model.config.n_heads
+        self.empty = x.new_empty(model.config.n_layers, 2, len(src), h, 0, d)
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
@@ -1146,8 +1149,9 @@ def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
 
 # %% [markdown]
 # One more step of that ladder is not in the decoder: `spread` (chapter 12) gives each core sentences of its own, with one thread, instead of letting
-# two threads share every small operator. With recordings both cores are busy all the time.
-#
+# two threads share every small operator. With recordings these workers hardly wait for each other.
+
+# %% [markdown]
 # ### What did not help
 #
 # Each of these was measured on two cores, and left out:
