@@ -16,6 +16,7 @@ from transformer.fast import (
     PackedDecoder,
     PackedLinear,
     PackedStep,
+    Player,
     QuickLinear,
     causal_attention,
     chunked_loss,
@@ -231,7 +232,7 @@ def test_searches_find_the_same_with_the_packed_decoder(norm: str, seed: int, pa
         for d in (packed, IncrementalDecoder)
     ]
     assert draw[0].equal(draw[1])
-    assert bool(packed.recorded) == (patience == 0)
+    assert bool(packed.player.recorded) == (patience == 0)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
@@ -245,19 +246,19 @@ def test_a_recording_serves_any_number_of_rows_hypotheses_and_places(half: bool)
             decoder, want = packed(model, src), model(src.repeat_interleave(n, dim=0), ids)
             got = torch.stack([decoder.step(ids[:, i]) for i in range(20)], dim=1)
         torch.testing.assert_close(got, want.float(), atol=atol, rtol=0.1 if half else 1e-4)
-    assert {kind[0] for kind in packed.recorded} == {"encode", "step"}
-    assert len(packed.recorded) > 4, "few rows and many, folded and not"
-    assert (type(packed.recorded["step", True, True]) is PackedStep) == (sys.version_info >= (3, 14))
+    assert {kind[0] for kind in packed.player.recorded} == {"encode", "step"}
+    assert len(packed.player.recorded) > 4, "few rows and many, folded and not"
+    assert (type(packed.player.recorded["step", True, True]) is PackedStep) == (sys.version_info >= (3, 14))
 
 
 def test_nothing_is_recorded_for_a_single_sentence() -> None:
     model, src = decoding_model("cpu"), sources(9, "cpu")[:1]
     packed = PackedDecoder(model)
     want = greedy_search(model, src, 9, packed)
-    assert not packed.recorded
+    assert not packed.player.recorded
     for _ in range(40):
         assert greedy_search(model, src, 9, packed).equal(want)
-    assert set(packed.recorded) == {("encode", True, True), ("step", True, True)}
+    assert set(packed.player.recorded) == {("encode", True, True), ("step", True, True)}
 
 
 def test_workers_that_begin_together_share_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +268,7 @@ def test_workers_that_begin_together_share_a_recording(monkeypatch: pytest.Monke
     want = greedy_search(model, src, 9)
     found = list(spread(lambda _: greedy_search(model, src, 9, packed), range(12), 4))
     assert all(ids.equal(want) for ids in found)
-    assert len(packed.recorded) == len(made) == 2
+    assert len(packed.player.recorded) == len(made) == 2
 
 
 def test_the_packed_decoder_reads_without_dropout() -> None:
@@ -301,6 +302,20 @@ def test_what_no_hypothesis_descends_from_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("make", [PackedDecoder, lambda model: IncrementalDecoder])
+def test_one_hypothesis_may_become_several(make) -> None:
+    model, src = decoding_model("cpu"), sources(9, "cpu")
+    first, then = torch.ones_like(src[:, 0]), torch.randint(3, 9, (len(src), 3))
+    with torch.no_grad():
+        decoder, want = (
+            make(model)(model, src),
+            model(src.repeat_interleave(3, dim=0), torch.stack([first.repeat_interleave(3), then.flatten()], dim=1)),
+        )
+        torch.testing.assert_close(decoder.step(first), want[::3, 0], atol=2e-5, rtol=1e-5)
+        decoder.select(torch.arange(len(src)).repeat_interleave(3))
+        torch.testing.assert_close(decoder.step(then.flatten()), want[:, 1], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [PackedDecoder, lambda model: IncrementalDecoder])
 def test_sentences_that_leave_do_not_disturb_the_others(make) -> None:
     model, src = decoding_model("cpu"), sources(9, "cpu")
     ids = torch.randint(3, 9, (len(src), 2, 3))
@@ -329,6 +344,15 @@ def test_top_k_finds_the_largest(rows: int, k: int, v: int) -> None:
     found, want = top_k(x, k), x.topk(k)
     assert found.values.equal(want.values)
     assert found.indices.equal(want.indices)
+
+
+@pytest.mark.parametrize("patience", [0, 10**9], ids=["recorded", "played"])
+def test_top_k_finds_the_largest_of_any_number_of_rows(patience: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "player", Player(patience))
+    for rows, k, v in ((7, 4, 600), (50, 4, 600), (4, 4, 600), (9, 1, 600), (9, 4, 700), (3, 4, 600)):
+        x = torch.randn(rows, v)
+        assert torch.equal(top_k(x, k).indices, x.topk(k).indices)
+    assert set(fast.player.recorded) == (set() if patience else {(600, 4), (600, 1), (700, 4)})
 
 
 def test_a_row_is_folded_into_about_ten_lines() -> None:

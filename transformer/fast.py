@@ -15,7 +15,8 @@ import math
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from itertools import product
 from typing import no_type_check
 
 import torch
@@ -725,7 +726,7 @@ class PackedStep(nn.Module):
 
 
 # %%
-def record(part: nn.Module, inputs: tuple) -> Callable:
+def record(part: Callable, inputs: tuple) -> Callable:
     """Return `part` as a list of operators that runs without Python, or `part` itself where that can't be had.
 
     This is TorchScript. PyTorch calls it deprecated; what shall take its place compiles for half a minute.
@@ -738,6 +739,25 @@ def record(part: nn.Module, inputs: tuple) -> Callable:
 
 
 # %%
+class Player:
+    """Runs functions of tensors, from recordings as soon as so many calls have been made as `patience` says."""
+
+    def __init__(self, patience: int = 40):
+        self.patience, self.plays, self.recorded, self.lock = patience, 0, {}, threading.Lock()
+
+    def play(self, kind: Hashable, part: Callable, *inputs: Tensor) -> Tensor | tuple:
+        """Run `part`, whose operators are the same for all inputs of a `kind`."""
+        if kind not in self.recorded:
+            self.plays += 1
+            if self.plays <= self.patience:
+                return part(*inputs)
+            with self.lock:  # of several workers, one records
+                if kind not in self.recorded:
+                    self.recorded[kind] = record(part, inputs)
+        return self.recorded[kind](*inputs)
+
+
+# %%
 class PackedDecoder:
     """A model's weights laid out for reading; call it with the model and sources to begin.
 
@@ -746,8 +766,19 @@ class PackedDecoder:
 
     @torch.no_grad()
     def __init__(self, model: Transformer, patience: int = 40):
-        self.model, self.parts = model, {"encode": PackedEncoder(model), "step": PackedStep(model)}
-        self.patience, self.plays, self.recorded, self.lock = patience, 0, {}, threading.Lock()
+        self.model, self.player = model, Player(patience)
+        self.parts = {
+            (part, few, folded): self.variant(whole, few, folded)
+            for part, whole in {"encode": PackedEncoder(model), "step": PackedStep(model)}.items()
+            for few, folded in product((False, True), repeat=2)
+        }
+
+    @staticmethod
+    def variant(whole: nn.Module, few: bool, folded: bool) -> nn.Module:
+        """Return a module on the same weights, with these answers."""
+        part = copy.copy(whole)
+        part.few, part.folded = few, folded
+        return part
 
     def __call__(self, model: Transformer, src: Int[Tensor, "b k"]) -> "StaticDecoder":
         """Read the sources and return what decodes them; ValueError when the model is another one."""
@@ -756,17 +787,9 @@ class PackedDecoder:
         return StaticDecoder(self, src)
 
     def play(self, name: str, rows: int, folded: bool, *inputs: Tensor) -> Tensor | tuple:
-        """Run "encode" or "step" on so many rows of states, from a recording as soon as that pays."""
-        kind = name, few, folded = name, rows * self.model.config.d_model**2 < 2**19, folded
-        if kind not in self.recorded:
-            part, self.plays = copy.copy(self.parts[name]), self.plays + 1
-            part.few, part.folded = few, folded
-            if self.plays <= self.patience:
-                return part(*inputs)
-            with self.lock:  # of several workers, one records
-                if kind not in self.recorded:
-                    self.recorded[kind] = record(part, inputs)
-        return self.recorded[kind](*inputs)
+        """Run "encode" or "step" on so many rows of states."""
+        kind = name, rows * self.model.config.d_model**2 < 2**19, folded
+        return self.player.play(kind, self.parts[kind], *inputs)
 
 
 # %% [markdown]
@@ -787,7 +810,7 @@ class StaticCache:
     """
 
     def __init__(self, own: Tensor, n: int):
-        self.own, self.family, self.written = own, own.new_empty(own.shape[2], n, 0), 0
+        self.own, self.family, self.written = own, own.new_full((own.shape[2], n, own.shape[4]), -math.inf), 0
 
     def open(self) -> tuple[Tensor, Tensor, Tensor]:
         """Let every hypothesis see what it is about to write, and return the place for it, all that is written, and the family."""
@@ -803,17 +826,18 @@ class StaticCache:
         """Forget what no hypothesis descends from, and make room for so many more keys, up to a full register."""
         (*outer, size, _), alive = self.own.shape, self.family.isfinite().any(1)
         self.written = int(alive.sum(1).max())
-        spare, n = places + -(self.written + places) % LANES, self.family.shape[1]
+        spare = places + -(self.written + places) % LANES
         kept = alive.int().sort(dim=1, descending=True, stable=True).indices[:, : self.written]
-        family = self.family.gather(2, repeat(kept, "b k -> b n k", n=n))
+        kept = F.pad(kept, (0, spare))  # what is spare repeats the first cell, and is hidden
+        self.family = self.family.gather(2, repeat(kept, "b k -> b n k", n=self.family.shape[1]))
+        self.family[:, :, self.written :] = -math.inf
         cells = size * torch.arange(math.prod(outer), device=kept.device).unflatten(0, outer).unsqueeze(-1)
         own = self.own.flatten(0, -2).index_select(0, (cells + kept.unsqueeze(1)).flatten())
-        self.family = F.pad(family, (0, spare), value=-math.inf)
-        self.own = F.pad(own.unflatten(0, (*outer, self.written)), (0, 0, 0, spare))
+        self.own = own.unflatten(0, (*outer, -1))
 
     def select(self, rows: Int[Tensor, " b"]) -> None:
         """Continue with the rows named, in that order."""
-        self.family = self.family.flatten(0, 1)[rows].unflatten(0, self.family.shape[:2])
+        self.family = self.family.flatten(0, 1)[rows].unflatten(0, (len(self.family), -1))
 
     def keep(self, sentences: Int[Tensor, " b"]) -> None:
         """Continue with the sentences named, in that order."""
@@ -832,7 +856,7 @@ class StaticDecoder:
         mask = torch.zeros_like(hidden, dtype=x.dtype).masked_fill_(hidden, -math.inf)
         self.source, self.cache = packed.play("encode", src.numel(), self.folded, x, mask), None
         h, d = model.config.n_heads, model.config.d_model // model.config.n_heads
-        self.empty = x.new_empty(model.config.n_layers, 2, len(src), h, 0, d)
+        self.empty = x.new_zeros(model.config.n_layers, 2, len(src), h, LANES, d)
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         """Read one more token in each row and return the logits of the next."""
@@ -853,7 +877,8 @@ class StaticDecoder:
 # %% [markdown]
 # ### The largest of many
 #
-# As by hand, and a thousand columns are a row again. A row that no number near ten divides is left to PyTorch.
+# As by hand, and a thousand columns are a row again. A row that no number near ten divides is left to PyTorch. These are ten small calls, so they are
+# played back as well.
 
 
 # %%
@@ -864,15 +889,28 @@ def lines(v: int) -> int:
 
 
 # %%
-def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
-    """Return `x.topk(k)`, faster: the k largest lie in the k columns whose largest are the largest."""
-    v, n = x.shape[-1], lines(x.shape[-1])
-    if len(x) < 4 or v <= 128 or n == 1 or k * n >= v:
-        return x.topk(k)
-    columns = top_k(rearrange(x, "b (n c) -> b n c", n=n).amax(1), k).indices
+def largest(x: Float[Tensor, "b v"], k: int, v: int) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
+    """Return the k largest of v numbers and their places: they lie in the k columns whose largest are the largest."""
+    n = lines(v)
+    if v <= 128 or n == 1 or k * n >= v:
+        return tuple(x.topk(k))
+    columns = largest(x.unflatten(1, (n, v // n)).amax(1), k, v // n)[1]
     candidates = (columns.unsqueeze(-1) + torch.arange(0, v, v // n, device=x.device)).flatten(1)
-    found = x.gather(1, candidates).topk(k)
-    return torch.return_types.topk((found.values, candidates.gather(1, found.indices)))
+    values, found = x.gather(1, candidates).topk(k)
+    return values, candidates.gather(1, found)
+
+
+# %%
+player = Player()
+
+
+# %%
+def top_k(x: Float[Tensor, "b v"], k: int) -> torch.return_types.topk:
+    """Return `x.topk(k)`, faster, and for some rows at once played back."""
+    v = x.shape[-1]
+    if len(x) < 4 or v <= 128:
+        return x.topk(k)
+    return torch.return_types.topk(player.play((v, k), lambda x: largest(x, k, v), x))
 
 
 # %% [markdown]

@@ -432,25 +432,25 @@ class Finished:
 
 
 # %% [markdown]
-# What has not ended is the **beam**. At the start its $n$ hypotheses are the same, so all but the first count as impossible.
+# What has not ended is the **beam**. At the start it holds one hypothesis, `<s>`; its $n$ best extensions are different, and fill it.
 
 
 # %%
 class Beam:
-    """The n unfinished hypotheses of each sentence that is still going, and their log-probabilities."""
+    """The unfinished hypotheses of each sentence that is still going, n for all, and their log-probabilities."""
 
-    def __init__(self, src: Int[Tensor, "b k"], n: int, bos_id: int):
+    def __init__(self, src: Int[Tensor, "b k"], bos_id: int):
         self.sentences = torch.arange(len(src), device=src.device)
-        self.written = src.new_full((len(src), n, 1), bos_id)
-        self.scores = torch.tensor([0.0] + [-torch.inf] * (n - 1), device=src.device).expand(len(src), n)
+        self.written = src.new_full((len(src), 1, 1), bos_id)
+        self.scores = torch.zeros(len(src), 1, device=src.device)
 
     def last(self) -> Int[Tensor, " b"]:
         """Return the tokens written last, one for each row."""
         return rearrange(self.written[..., -1], "b n -> (b n)")
 
-    def go_on(self, scores: Float[Tensor, "b c"], written: Int[Tensor, "b c t"], rows: Tensor) -> Tensor:
-        """Take the n best of the candidates, and return the rows that these extend."""
-        self.scores, best = scores.topk(self.scores.shape[1])
+    def go_on(self, scores: Float[Tensor, "b c"], written: Int[Tensor, "b c t"], rows: Tensor, size: int) -> Tensor:
+        """Take the best of the candidates, at most `size`, and return the rows that these extend."""
+        self.scores, best = scores.topk(min(size, scores.shape[1]))
         self.written = written.gather(1, repeat(best, "b n -> b n t", t=written.shape[-1]))
         return rearrange(rows.gather(1, best), "b n -> (b n)")
 
@@ -504,17 +504,18 @@ def beam_search(
     """
     config, n, max_len = model.config, at_least_one(beam_size), min(max_len, model.config.max_len)
     with decoding(model):
-        steps, beam = decoder(model, src), Beam(src, n, config.bos_id)
+        steps, beam = decoder(model, src), Beam(src, config.bos_id)
         finished = Finished(src, max_len, length_penalty, config.pad_id)
         for t in range(1, max_len + 1):
-            log_probs = only_words(steps.step(beam.last()).float().log_softmax(-1), config)
+            logits = steps.step(beam.last()).float()
+            log_probs = only_words(torch.log_softmax(logits, -1, out=logits), config)
             top, written, rows = best_extensions(beam, log_probs, 2 * n)
             ended = (written[..., -1] == config.eos_id) | (t == max_len)
             finished.add(beam.sentences, written[:, :n, 1:], top[:, :n], ended[:, :n], n)
             done = finished.count[beam.sentences] >= n
             if done.all():
                 break
-            steps.select(beam.go_on(top.masked_fill(ended, -torch.inf), written, rows))
+            steps.select(beam.go_on(top.masked_fill(ended, -torch.inf), written, rows, n))
             if 4 * done.sum() >= len(done):
                 steps.keep(beam.keep(~done))
         return finished.result()
