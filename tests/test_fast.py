@@ -55,7 +55,7 @@ def test_products_are_the_same_whoever_makes_them(sizes: tuple[int, ...], dtype:
     atol, rtol = (0.05, 0.02) if dtype == torch.bfloat16 else (1e-5, 1e-4)
     with torch.no_grad():
         for got in (linear(x, layer.weight, layer.bias), PackedLinear(layer.weight, layer.bias)(x)):
-            torch.testing.assert_close(got, layer(x), atol=atol, rtol=rtol)
+            torch.testing.assert_close(got.to(dtype), layer(x), atol=atol, rtol=rtol)
 
 
 def test_a_quick_linear_layer_may_have_no_bias() -> None:

@@ -376,9 +376,15 @@ def short_attention(
 
 
 # %%
+def cast(x: Float[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """Return x in this precision, without a call where it is so already."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+# %%
 def in_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Return x in float32, or in float64 if it was."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return cast(x, torch.promote_types(x.dtype, torch.float32))
 
 
 # %%
@@ -492,7 +498,7 @@ def tune_allocator() -> bool:
 class PackedLinear(nn.Module):
     """A linear layer whose weight is laid out beforehand as oneDNN reads it. `few` rows take a small weight as it was.
 
-    What comes out has the precision of what goes in, whatever that of the weight.
+    What goes in may have another precision than the weight; what comes out is as it was multiplied.
     """
 
     def __init__(self, weight: Float[Tensor, "d_out d"], bias: Float[Tensor, " d_out"]):
@@ -509,7 +515,7 @@ class PackedLinear(nn.Module):
         few = x.numel() * len(self.bias) < 2**20 if few is None else few
         plain = self.blocked is None or (few and self.weight is not None)
         multiply, weight = (F.linear, self.weight) if plain else (multiply_laid_out, self.blocked)
-        return cast(multiply(cast(x, weight.dtype), weight, self.bias), x.dtype)
+        return multiply(cast(x, weight.dtype), weight, self.bias)
 
 
 # %%
@@ -518,12 +524,6 @@ class PackedLinear(nn.Module):
 def multiply_laid_out(x, weight, bias):
     """Return x Wᵀ + b by oneDNN, for a weight in its own order."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-# %%
-def cast(x: Float[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
-    """Return x in this precision, without a call where it is so already."""
-    return x if x.dtype == dtype else x.to(dtype)
 
 
 # %%
@@ -555,14 +555,17 @@ class PackedLayer(nn.Module):
 
     def residual(self, i: int, x: Tensor, sublayer: Callable, *inputs) -> Tensor:
         """Wrap sublayer i as the model does: norm after the sum, or before the sublayer."""
-        return x + sublayer(self.norms[i](x), *inputs) if self.pre_norm else self.norms[i](x + sublayer(x, *inputs))
+        norm = self.norms[i]
+        if self.pre_norm:
+            return x + in_float32(sublayer(norm(x), *inputs))
+        return norm(x + in_float32(sublayer(x, *inputs)))
 
     def write(self, x: Float[Tensor, "... d_model"], few: bool, slot: Tensor) -> Tensor:
         """Write keys and values of some positions to their slot, 2 b h t d, and return what these positions ask, b h t d."""
         width, t = self.n_heads * self.d, slot.shape[3]
         q, kv = self.qkv(x, few).split((width, 2 * width), dim=1)
         slot.copy_(kv.view(-1, t, 2, self.n_heads, self.d).permute(2, 0, 3, 1, 4))
-        return q.view(-1, t, self.n_heads, self.d).transpose(1, 2)
+        return in_float32(q).view(-1, t, self.n_heads, self.d).transpose(1, 2)
 
     def look_around(self, x: Tensor, few: bool, own: Tensor, mask: Tensor, t: int | Tensor) -> Tensor:
         """Let every position of the source ask every other one; `own`, 2 b h k d, has room for registers full of keys."""
@@ -640,7 +643,7 @@ class PackedDecoderLayer(PackedLayer):
 
     def ask(self, x: Tensor, few: bool, k: Tensor, v: Tensor, mask: Tensor, n: int | Tensor) -> Tensor:
         """Ask the source."""
-        q = self.query(x, few).view(-1, n, self.n_heads, self.d).transpose(1, 2)
+        q = in_float32(self.query(x, few)).view(-1, n, self.n_heads, self.d).transpose(1, 2)
         return self.cross_out(self.attend(q, k, v, mask), few)
 
     def ask_folded(self, x: Tensor, few: bool, to_scores: Tensor, out: Tensor, bias: Tensor) -> Tensor:
@@ -684,7 +687,7 @@ class PackedEncoder(nn.Module):
         for layer in self.layers:
             x = layer.residual(0, x, layer.look_around, self.few, own, mask, t)
             x = layer.residual(1, x, layer.think, self.few)
-        kv = self.memory(self.norm(x), self.few).view(b, t, -1, 2, h, d).permute(3, 2, 0, 4, 1, 5)
+        kv = in_float32(self.memory(self.norm(x), self.few)).view(b, t, -1, 2, h, d).permute(3, 2, 0, 4, 1, 5)
         k, v = torch.cat([kv, kv.new_zeros(*kv.shape[:4], mask.shape[3] - t, d)], dim=4).unbind()
         return self.fold(k, v, mask) if self.folded else (k, v, mask.expand(-1, h, -1, -1).unsqueeze(0))
 
@@ -717,7 +720,7 @@ class PackedStep(nn.Module):
             x = layer.residual(0, x, layer.look_back, self.few, slot, before)
             x = layer.residual(1, x, layer.ask_folded if self.folded else layer.ask, self.few, *source)
             x = layer.residual(2, x, layer.think, self.few)
-        return self.table(self.norm(x), self.few)
+        return in_float32(self.table(self.norm(x), self.few))
 
 
 # %% [markdown]
