@@ -67,12 +67,11 @@ class Job:
         return cls(setting, [src.to(device) for src in sources], STEPS * sum(map(len, sources)), arithmetic)
 
     def check(self, system: System) -> None:
-        """Raise AssertionError when the system does something else than its work; it is warm afterwards."""
+        """Raise AssertionError when the system does something else than its work."""
         if self.setting.work == "train":
             checks.check_training(system, self.inputs)
         else:
             checks.check_decoding(system, self.setting.work, self.inputs, self.setting.dtype)
-        self.run(system)()
 
     def run(self, system: System) -> Callable[[], Any]:
         """Return one pass of the system over the work."""

@@ -46,10 +46,13 @@ def interleave(tasks: Mapping[str, Task], device: str = "cpu", patience: float =
     """Time A, B, C, A, B, C, … until each task has its clean samples, or more than `patience` seconds were disturbed.
 
     All begin with the number of threads that PyTorch has now, whatever the one before has set. Tasks that are shorter
-    than a sample are repeated; each should have been run before, since nothing here is left out as a warm-up.
+    than a sample are repeated. Each is run once beforehand, when all are there: building one may take the memory in
+    which another was warm.
     """
     threads, samples = torch.get_num_threads(), {name: Samples() for name in tasks}
     repeats: dict[str, int] = {}
+    for task in tasks.values():
+        measure(task.run, device, threads)
 
     def sample(name: str) -> tuple[float, float]:
         seconds, others = measure(tasks[name].run, device, threads, repeats.get(name, 1))

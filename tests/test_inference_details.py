@@ -144,6 +144,15 @@ def test_two_workers_work_at_once() -> None:
     assert sorted(spread(lambda group: both.wait(timeout=9), range(2), workers=2)) == [0, 1]
 
 
+def test_workers_are_kept_for_the_next_time() -> None:
+    both = threading.Barrier(2)
+    first, second = (
+        {thread for _, thread in spread(lambda group: (both.wait(timeout=9), threading.get_ident()), range(2), 2)}
+        for _ in range(2)
+    )
+    assert first == second and len(first) == 2
+
+
 def test_no_more_work_at_once_than_there_are_workers_and_none_when_nobody_waits_for_it() -> None:
     at_work, most, begun = set(), 0, []
 
