@@ -738,7 +738,9 @@ def record(part: Callable, inputs: tuple) -> Callable:
         return part
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.jit.trace(part, inputs, check_trace=False)
+        recording = torch.jit.trace(part, inputs, check_trace=False)
+        # Frozen, its weights are part of it, and nothing is looked up any more.
+        return torch.jit.freeze(recording.eval()) if isinstance(part, nn.Module) else recording
 
 
 # %%
