@@ -21,7 +21,7 @@ from transformer.inference import (
     scores,
     spread,
 )
-from transformer.model import Config, Transformer, save_model
+from transformer.model import Transformer, save_model
 
 TEXTS = ["the cat is on the mat", "il gatto è sul tappeto"] * 3
 
@@ -151,25 +151,6 @@ def test_workers_are_kept_for_the_next_time() -> None:
         for _ in range(2)
     )
     assert first == second and len(first) == 2
-
-
-def test_a_single_group_has_all_threads_unless_the_model_is_small() -> None:
-    seen, threads, sources = [], torch.get_num_threads(), [([[4, 2]], 9)]
-
-    def decoder(model: Transformer, src: Tensor) -> IncrementalDecoder:
-        seen.append(torch.get_num_threads())
-        return IncrementalDecoder(model, src)
-
-    torch.set_num_threads(2)
-    try:
-        for model in (small_model(), Transformer(Config.tiny(40_000))):
-            engine = TorchEngine(model)
-            engine.decoder = decoder
-            list(engine.search_all(sources, 1))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
-    assert seen == [1, 2]
 
 
 def test_no_more_work_at_once_than_there_are_workers_and_none_when_nobody_waits_for_it() -> None:

@@ -544,8 +544,6 @@ class TorchEngine:
 
     def __init__(self, model: Transformer):
         self.model, self.decoder = model, PackedDecoder(model)
-        # A step of a small model is too short to be shared: two threads would wait for each other.
-        self.fewest = 1 if sum(weight.numel() for weight in model.parameters()) < 2**22 else 2
 
     def search_all(
         self, groups: Sequence[tuple[list[list[int]], int]], beam_size: int = 5, length_penalty: float = 1.0
@@ -562,7 +560,7 @@ class TorchEngine:
 
         workers = torch.get_num_threads() if device.type == "cpu" else 1
         pieces = shared_out(groups, workers)
-        with decoding(model), closing(spread(search, list(chain(*pieces)), workers, self.fewest)) as found:
+        with decoding(model), closing(spread(search, list(chain(*pieces)), workers)) as found:
             for group in pieces:
                 yield [ids for _ in group for ids in next(found)]
 
@@ -591,14 +589,14 @@ def last_end(sizes: Sequence[int], parts: Sequence[int], workers: int, call: int
 
 
 # %%
-def spread(work: Callable, groups: Sequence, workers: int | None = None, fewest: int = 2) -> Iterator:
+def spread(work: Callable, groups: Sequence, workers: int | None = None) -> Iterator:
     """Yield work(group) for each group, in order, by one-thread workers: as many as PyTorch has threads, unless said.
 
-    A small operator has too little to do for two threads; a whole group has enough. Fewer groups than `fewest` get all threads.
+    A small operator has too little to do for two threads; a whole group has enough.
     """
     threads = torch.get_num_threads()
     workers = workers or threads
-    if workers < 2 or len(groups) < fewest:
+    if min(workers, len(groups)) < 2:
         yield from map(work, groups)
         return
     torch.set_num_threads(1)
