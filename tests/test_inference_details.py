@@ -146,10 +146,12 @@ def test_two_workers_work_at_once() -> None:
 
 def test_workers_are_kept_for_the_next_time() -> None:
     both = threading.Barrier(2)
-    first, second = (
-        {thread for _, thread in spread(lambda group: (both.wait(timeout=9), threading.get_ident()), range(2), 2)}
-        for _ in range(2)
-    )
+
+    def work(group: int) -> threading.Thread:
+        both.wait(timeout=9)  # so that neither does it all
+        return threading.current_thread()
+
+    first, second = (set(spread(work, range(2), workers=2)) for _ in range(2))
     assert first == second and len(first) == 2
 
 

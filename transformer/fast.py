@@ -773,14 +773,14 @@ class PackedDecoder:
     def __init__(self, model: Transformer, patience: int = 40):
         self.model, self.player = model, Player(patience)
         self.parts = {
-            (part, few, folded): self.variant(whole, few, folded)
-            for part, whole in {"encode": PackedEncoder(model), "step": PackedStep(model)}.items()
+            (name, few, folded): self.variant(whole, few, folded)
+            for name, whole in {"encode": PackedEncoder(model), "step": PackedStep(model)}.items()
             for few, folded in product((False, True), repeat=2)
         }
 
     @staticmethod
     def variant(whole: nn.Module, few: bool, folded: bool) -> nn.Module:
-        """Return a module on the same weights, with these answers."""
+        """Return a part on the same weights, for few rows or many, and for sources folded or not."""
         part = copy.copy(whole)
         part.few, part.folded = few, folded
         return part
@@ -906,7 +906,7 @@ def largest(x: Float[Tensor, "b v"], k: int, v: int) -> tuple[Float[Tensor, "b k
 
 
 # %%
-player = Player()
+player = Player()  # one for all: these recordings know nothing of a model
 
 
 # %%

@@ -439,7 +439,7 @@ class Finished:
 
 # %%
 class Beam:
-    """The unfinished hypotheses of each sentence that is still going, n for all, and their log-probabilities."""
+    """The unfinished hypotheses of each sentence that is still going, n of each, and their log-probabilities."""
 
     def __init__(self, src: Int[Tensor, "b k"], bos_id: int):
         self.sentences = torch.arange(len(src), device=src.device)
@@ -509,7 +509,7 @@ def beam_search(
         steps, beam = decoder(model, src), Beam(src, config.bos_id)
         finished = Finished(src, max_len, length_penalty, config.pad_id)
         for t in range(1, max_len + 1):
-            logits = steps.step(beam.last()).float()
+            logits = steps.step(beam.last()).float()  # nobody else needs these: they become log-probabilities in place
             log_probs = only_words(torch.log_softmax(logits, -1, out=logits), config)
             top, written, rows = best_extensions(beam, log_probs, 2 * n)
             ended = (written[..., -1] == config.eos_id) | (t == max_len)
