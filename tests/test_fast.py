@@ -22,7 +22,7 @@ from transformer.fast import (
     chunked_loss,
     has_fast_bfloat16,
     linear,
-    lines,
+    pieces,
     record,
     short_attention,
     speed_up,
@@ -56,6 +56,23 @@ def test_products_are_the_same_whoever_makes_them(sizes: tuple[int, ...], dtype:
     with torch.no_grad():
         for got in (linear(x, layer.weight, layer.bias), PackedLinear(layer.weight, layer.bias)(x)):
             torch.testing.assert_close(got.to(dtype), layer(x), atol=atol, rtol=rtol)
+
+
+@pytest.mark.skipif(not has_fast_bfloat16("cpu"), reason="this processor does not multiply bfloat16 quickly")
+@pytest.mark.parametrize("reason", ["", "another engine", "out of reach"])
+def test_few_rows_keep_their_digits_when_a_small_weight_is_in_bfloat16(reason, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason == "another engine":
+        monkeypatch.setattr(torch.backends.quantized, "engine", "onednn")
+    layer, x = torch.nn.Linear(64, 48).bfloat16(), torch.randn(3, 64)
+    if reason == "out of reach":
+        layer.weight.data[0, 0] = 1e5  # more than float16 can hold
+    packed, want = (
+        PackedLinear(layer.weight, layer.bias),
+        torch.nn.functional.linear(x, *map(torch.Tensor.float, layer.parameters())),
+    )
+    assert (packed.halves is None) == bool(reason)
+    torch.testing.assert_close(packed(x, few=True), want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(packed(x, few=False).float(), want, atol=0.05, rtol=0.02)
 
 
 def test_a_quick_linear_layer_may_have_no_bias() -> None:
@@ -340,23 +357,39 @@ def test_packed_weights_serve_their_own_model_alone() -> None:
 @pytest.mark.parametrize("rows", [1, 7])
 def test_top_k_finds_the_largest(rows: int, k: int, v: int) -> None:
     x = torch.randn(rows, v)
-    x[:, 5:9] = 4 + torch.randn(rows, 4)  # several in one block
+    x[:, 5:9] = 4 + torch.randn(rows, 4)  # several in one piece
     found, want = top_k(x, k), x.topk(k)
     assert found.values.equal(want.values)
     assert found.indices.equal(want.indices)
 
 
 @pytest.mark.parametrize("patience", [0, 10**9], ids=["recorded", "played"])
+@pytest.mark.parametrize(
+    "v, k, n", [(600, 4, 3), (10_000, 10, 5), (997, 4, 3), (400, 10, 5), (10_000, 2, 1), (600, 3, 1)]
+)
+def test_top_k_adds_what_a_row_already_has(
+    v: int, k: int, n: int, patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "player", Player(patience))
+    for b in (4, 1, 9):
+        x, offsets = torch.randn(b * n, v), 3 * torch.randn(b, n)
+        x[:, 5:9], x[0, 3] = 4 + torch.randn(b * n, 4), -torch.inf
+        found, want = top_k(x, k, offsets), (x.view(b, n, v) + offsets.unsqueeze(-1)).view(b, -1).topk(k)
+        assert found.values.equal(want.values)
+        assert found.indices.equal(want.indices)
+
+
+@pytest.mark.parametrize("patience", [0, 10**9], ids=["recorded", "played"])
 def test_top_k_finds_the_largest_of_any_number_of_rows(patience: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "player", Player(patience))
-    for rows, k, v in ((7, 4, 600), (50, 4, 600), (4, 4, 600), (9, 1, 600), (9, 4, 700), (3, 4, 600)):
+    for rows, k, v in ((7, 2, 600), (50, 2, 600), (4, 2, 600), (9, 1, 600), (9, 2, 800), (3, 2, 600)):
         x = torch.randn(rows, v)
         assert torch.equal(top_k(x, k).indices, x.topk(k).indices)
-    assert set(fast.player.recorded) == (set() if patience else {(600, 4), (600, 1), (700, 4)})
+    assert set(fast.player.recorded) == (set() if patience else {(600, 2, 1), (600, 1, 1), (800, 2, 1)})
 
 
-def test_a_row_is_folded_into_about_ten_lines() -> None:
-    assert [lines(v) for v in (10_000, 600, 37_000, 997, 8, 1)] == [10, 10, 10, 1, 8, 1]
+def test_a_row_is_cut_into_pieces_of_about_two_hundred() -> None:
+    assert [pieces(v) for v in (10_000, 600, 37_000, 997, 8, 1)] == [50, 3, 185, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

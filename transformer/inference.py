@@ -472,14 +472,10 @@ class Beam:
 def best_extensions(
     beam: Beam, log_probs: Float[Tensor, "... v"], count: int
 ) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c t"], Int[Tensor, "b c"]]:
-    """Return the `count` best one-token extensions: log-probabilities, ids, and the row that each extends.
-
-    `log_probs` are used up: the sums are made in their place.
-    """
-    b, n = beam.scores.shape
-    total = rearrange(log_probs, "(b n) v -> b n v", n=n).add_(rearrange(beam.scores, "b n -> b n 1"))
-    top, index = top_k(rearrange(total, "b n v -> b (n v)"), min(count, total[0].numel()))
-    parents, tokens = index // total.shape[-1], index % total.shape[-1]
+    """Return the `count` best one-token extensions: log-probabilities, ids, and the row that each extends."""
+    (b, n), v = beam.scores.shape, log_probs.shape[-1]
+    top, index = top_k(log_probs, min(count, n * v), offsets=beam.scores)
+    parents, tokens = index // v, index % v
     prefixes = beam.written.gather(1, repeat(parents, "b c -> b c t", t=beam.written.shape[-1]))
     rows = parents + n * torch.arange(b, device=parents.device).unsqueeze(-1)
     return top, torch.cat([prefixes, tokens.unsqueeze(-1)], dim=-1), rows
