@@ -510,7 +510,7 @@ class PackedLinear(nn.Module):
             blocked, whole, bias = torch.ops.mkldnn._reorder_linear_weight(weight), in_float32(weight), in_float32(bias)
             if weight.dtype == torch.bfloat16 and fits_fbgemm(weight):
                 self.halves = torch.ops.quantized.linear_prepack_fp16(whole, bias)
-            weight = whole if weight.numel() < SMALL and self.halves is None else None
+            weight = whole.T.contiguous().T if weight.numel() < SMALL and self.halves is None else None
         for name, tensor in dict(weight=weight, bias=bias, blocked=blocked).items():
             self.register_buffer(name, tensor)
 
