@@ -487,12 +487,13 @@ def tune_allocator() -> bool:
 # %% [markdown]
 # ### Decoding with fewer calls
 #
-# A step of decoding multiplies a few rows by every weight there is. The work is so small that **calling** an operator costs as much as its arithmetic. So call
+# A step of decoding multiplies a few rows by every weight there is: so little that **calling** an operator costs as much as its arithmetic. So call
 # less: queries, keys and values come from one product with three matrices side by side, keys and values of the source from one for all layers.
 #
-# And each product would lay out its weights anew, in the order in which oneDNN reads them. They are the same at every step, so do that once. A call
-# of oneDNN takes some 15 µs, however little it multiplies. A few rows and a small weight are done sooner by others, with states in float32: in float32 by
-# `F.linear`; in bfloat16 by FBGEMM, a library for small products, which takes weights in float16. That has three more digits, so nothing is lost.
+# And each product would lay out its weights anew, in the order in which oneDNN reads them. So do that once.
+#
+# A call of oneDNN takes 15 µs, however little it multiplies. For a few rows and a small weight others are quicker: `F.linear` in float32, and for a weight
+# in bfloat16 FBGEMM, which comes with PyTorch. It wants float16: three more binary digits, so nothing is lost.
 
 
 # %%
@@ -510,7 +511,7 @@ class PackedLinear(nn.Module):
             blocked, whole, bias = torch.ops.mkldnn._reorder_linear_weight(weight), in_float32(weight), in_float32(bias)
             if weight.dtype == torch.bfloat16 and fits_fbgemm(weight):
                 self.halves = torch.ops.quantized.linear_prepack_fp16(whole, bias)
-            weight = whole.T.contiguous().T if weight.numel() < SMALL and self.halves is None else None
+            weight = by_columns(whole) if weight.numel() < SMALL and self.halves is None else None
         for name, tensor in dict(weight=weight, bias=bias, blocked=blocked).items():
             self.register_buffer(name, tensor)
 
@@ -521,6 +522,12 @@ class PackedLinear(nn.Module):
         plain = self.blocked is None or (few and self.weight is not None)
         multiply, weight = (F.linear, self.weight) if plain else (multiply_laid_out, self.blocked)
         return multiply(cast(x, weight.dtype), weight, self.bias)
+
+
+# %%
+def by_columns(weight: Float[Tensor, "d_out d"]) -> Float[Tensor, "d_out d"]:
+    """Return the weight, laid out in memory column after column: a single row of states reads it faster so."""
+    return rearrange(rearrange(weight, "d_out d -> d d_out").contiguous(), "d d_out -> d_out d")
 
 
 # %%
@@ -915,10 +922,11 @@ def pieces(v: int) -> int:
 def largest(x: Float[Tensor, "... v"], offsets: Float[Tensor, "b n"], k: int, n: int, p: int) -> tuple[Tensor, Tensor]:
     """Return the k largest of n rows and their places: they lie in the k pieces, of p a row, whose largest are the largest."""
     each, length = offsets.flatten().unsqueeze(1), x.shape[1] // p
-    best = (x.unflatten(1, (p, length)).amax(2) + each).view(-1, n * p).topk(k).indices
+    cut = x.unflatten(1, (p, length))
+    best = (cut.amax(2) + each).flatten().unflatten(0, (-1, n * p)).topk(k).indices
     rows = (best + n * p * torch.arange(best.shape[0], device=x.device).unsqueeze(1)).flatten()
-    candidates = x.reshape(-1, length).index_select(0, rows) + each.index_select(0, rows // p)
-    values, found = candidates.view(-1, k * length).topk(k)
+    candidates = cut.flatten(0, 1).index_select(0, rows) + each.index_select(0, rows // p)
+    values, found = candidates.flatten().unflatten(0, (-1, k * length)).topk(k)
     return values, best.gather(1, found // length) * length + found % length
 
 
@@ -934,7 +942,7 @@ def top_k(x: Float[Tensor, "... v"], k: int, offsets: Float[Tensor, "b n"] | Non
     offsets = x.new_zeros(len(x), 1) if offsets is None else offsets
     n, p = offsets.shape[1], pieces(x.shape[1])
     if k >= n * p:
-        return (x + offsets.view(-1, 1)).view(len(offsets), -1).topk(k)
+        return (x.unflatten(0, offsets.shape) + offsets.unsqueeze(-1)).flatten(1).topk(k)
     return torch.return_types.topk(player.play((x.shape[1], k, n), lambda *given: largest(*given, k, n, p), x, offsets))
 
 
@@ -1229,7 +1237,7 @@ def top_k(x: Float[Tensor, "... v"], k: int, offsets: Float[Tensor, "b n"] | Non
 # | one product for q, k and v in training | a few percent, for a second form of chapter 4 |
 # | dropout inside the attention kernel | three times the kernel's time |
 # | two threads in each operator of decoding | slower than two workers with one thread each |
-# | bfloat16 for a single row of a small model | the call costs more than the digits save |
+# | the sum of $2^{x / \ln 2}$ in place of log-softmax, which is made of slower powers of $e$ | quicker alone, not in a step: memory is read more often |
 # | huge pages for the heap | nothing, once the memory is kept |
 
 # %% [markdown]
