@@ -488,12 +488,12 @@ def tune_allocator() -> bool:
 # ### Decoding with fewer calls
 #
 # A step of decoding multiplies a few rows by every weight there is: so little that **calling** an operator costs as much as its arithmetic. So call
-# less: queries, keys and values come from one product with three matrices side by side, keys and values of the source from one for all layers.
+# less: one product with three matrices side by side gives queries, keys and values, another the source's keys and values for all layers.
 #
-# And each product would lay out its weights anew, in the order in which oneDNN reads them. So do that once.
+# Each product would lay out its weights anew, in the order in which oneDNN reads them. So do that once.
 #
-# A call of oneDNN takes 15 µs, however little it multiplies. For a few rows and a small weight others are quicker: `F.linear` in float32, and for a weight
-# in bfloat16 FBGEMM, which comes with PyTorch. It wants float16: three more binary digits, so nothing is lost.
+# A call of oneDNN takes 15 µs, however little it multiplies. For few rows and small weights others are quicker: `F.linear` in float32; in bfloat16
+# FBGEMM, which comes with PyTorch. It wants float16: three more binary digits, so nothing is lost.
 
 
 # %%
