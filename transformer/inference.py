@@ -474,7 +474,7 @@ def best_extensions(
 ) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c t"], Int[Tensor, "b c"]]:
     """Return the `count` best one-token extensions: log-probabilities, ids, and the row that each extends."""
     (b, n), v = beam.scores.shape, log_probs.shape[-1]
-    top, index = top_k(log_probs, min(count, n * v), offsets=beam.scores)
+    top, index = top_k(log_probs, min(count, n * v), offsets=beam.scores)  # the largest of scores + log_probs
     parents, tokens = index // v, index % v
     prefixes = beam.written.gather(1, repeat(parents, "b c -> b c t", t=beam.written.shape[-1]))
     rows = parents + n * torch.arange(b, device=parents.device).unsqueeze(-1)
