@@ -493,7 +493,7 @@ def tune_allocator() -> bool:
 # Each product would lay out its weights anew, in the order in which oneDNN reads them. So do that once.
 #
 # A call of oneDNN takes 15 µs, however little it multiplies. For few rows and small weights others are quicker: `F.linear` in float32; in bfloat16
-# FBGEMM, which comes with PyTorch. It wants float16: three more binary digits, so nothing is lost.
+# FBGEMM, which comes with PyTorch. It wants float16: three more binary digits, and reach enough for a weight.
 
 
 # %%
