@@ -9,22 +9,20 @@ r"""
 
 # %%
 import json
-import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from transformer.decoder import Decoder, causal_mask, padding_mask
 from transformer.embeddings import TokenEmbedding
 from transformer.encoder import Encoder
 from transformer.feed_forward import FeedForward
+from transformer.files import atomic_write, read_tensors
 from transformer.multi_head import MultiHeadAttention
 from transformer.positional_encoding import PositionalEncoding
 from transformer.residual_norm import PostNorm, PreNorm
@@ -32,9 +30,10 @@ from transformer.residual_norm import PostNorm, PreNorm
 # %% [markdown]
 # ## The question
 #
-# Sixty-four sentences of 8 tokens leave the decoder as `(64, 8, 512)`: 512 numbers at every position, and none of them is a
-# word. Out of each 512 must come one guess among 37,000 tokens, so a matrix of 37,000 × 512 is still missing. How heavy is
-# that, next to what chapters 4 to 7 have built?
+# Sixty-four sentences of 8 tokens leave the decoder as `(64, 8, 512)`: 512 numbers at every
+# position, and none of them is a word. Out of each 512 must come one guess among 37,000 tokens, so
+# a matrix of 37,000 × 512 is still missing. How heavy is that, next to what chapters 4 to 7 have
+# built?
 
 # %% tags=["active-ipynb"]
 # v, d, d_ff = 37_000, 512, 2048
@@ -46,15 +45,16 @@ from transformer.residual_norm import PostNorm, PreNorm
 # print(f"six encoder layers      {6 * encoder_layer:,}")
 
 # %% [markdown]
-# One table weighs as much as the whole encoder. And three seem to be needed: source tokens in, target tokens in, target
-# tokens out. Three times 18.9 are 57 million parameters, yet the paper says that its model has 65 million *in all*.
+# One table weighs as much as the whole encoder. And three seem to be needed: source tokens in,
+# target tokens in, target tokens out. Three times 18.9 are 57 million parameters, yet the paper
+# says that its model has 65 million *in all*.
 
 # %% [markdown]
 # ## By hand
 #
-# The way out is to use one table $E$ three times. Read forwards, it turns an id into a vector. Read backwards, it turns a
-# vector into ids: every row says how well it agrees. Take three tokens, two features, and a vector $x$ that the decoder
-# made:
+# The way out is to use one table $E$ three times. Read forwards, it turns an id into a vector. Read
+# backwards, it turns a vector into ids: every row says how well it agrees. Take three tokens, two
+# features, and a vector $x$ that the decoder made:
 
 # %% tags=["active-ipynb"]
 # table = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -66,8 +66,9 @@ from transformer.residual_norm import PostNorm, PreNorm
 # print("backwards:     ", logits.tolist(), "→", [round(p, 2) for p in logits.softmax(-1).tolist()])
 
 # %% [markdown]
-# Token 0 points where $x$ points: $2 \cdot 1 + 0 \cdot 0 = 2$. Token 2 agrees as much, but its bias takes 1 away; a bias lets
-# a token be rare. Softmax makes the scores a distribution: $e^2 = 7.39$ of $7.39 + 1 + 2.72 = 11.11$ is $0.67$.
+# Token 0 points where $x$ points: $2 \cdot 1 + 0 \cdot 0 = 2$. Token 2 agrees as much, but its bias
+# takes 1 away; a bias lets a token be rare. Softmax makes the scores a distribution: $e^2 = 7.39$
+# of $7.39 + 1 + 2.72 = 11.11$ is $0.67$.
 
 # %% [markdown]
 # ## The definition
@@ -81,14 +82,18 @@ from transformer.residual_norm import PostNorm, PreNorm
 # ![Source and target ids become vectors; the encoder makes the memory; the decoder asks it; a linear layer makes logits](../figures/09_model.svg)
 
 # %% [markdown]
-# The sizes travel together. A frozen dataclass holds them, offers the paper's two sets by name, and refuses what cannot be
-# before anything is built. `norm` names a class that is chosen once, so no `if` is left on the way forward.
+# The sizes travel together. A frozen dataclass holds them, offers the paper's two sets by name, and
+# refuses what cannot be before anything is built. `norm` names a class that is chosen once, so no
+# `if` is left on the way forward.
 
 
 # %%
 @dataclass(frozen=True)
 class Config:
-    """Sizes of a model; what can't be is refused with a ValueError. Presets: Vaswani et al. 2017, table 3."""
+    """Hold the sizes of a model; impossible ones raise a ValueError.
+
+    The presets `base` and `big` are those of Vaswani et al. 2017, table 3.
+    """
 
     vocab_size: int
     d_model: int = 512
@@ -104,17 +109,22 @@ class Config:
 
     def __post_init__(self):
         for name, most in LIMITS.items():
-            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be a whole number from 1 to {most:,}, not {getattr(self, name)!r:.40}")
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"{name} must be an integer from 1 to {most:,}, not {value!r:.40}")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model={self.d_model} must be divisible by n_heads={self.n_heads}")
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r:.40}")
         if self.norm not in list(NORMS):
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r:.40}")
-        special = (self.pad_id, self.bos_id, self.eos_id)
-        if len({*map(str, special)}) < 3 or not all(type(i) is int and 0 <= i < self.vocab_size for i in special):
-            raise ValueError(f"pad_id, bos_id, eos_id must be three ids below {self.vocab_size}, not {special}")
+        special = [self.pad_id, self.bos_id, self.eos_id]
+        valid = all(type(i) is int and 0 <= i < self.vocab_size for i in special)
+        if not valid or len(set(special)) < 3:
+            raise ValueError(
+                f"pad_id, bos_id, eos_id must be three different ids below {self.vocab_size}, "
+                f"not {special}"
+            )
 
     @classmethod
     def base(cls, vocab_size: int = 37_000, **changes) -> "Config":
@@ -124,79 +134,107 @@ class Config:
     @classmethod
     def big(cls, vocab_size: int = 37_000, **changes) -> "Config":
         """Return the paper's big model, which it counts as 213 million parameters."""
-        return cls(vocab_size, **dict(d_model=1024, n_heads=16, d_ff=4096, dropout=0.3) | changes)
+        sizes = dict(d_model=1024, n_heads=16, d_ff=4096, dropout=0.3)
+        return cls(vocab_size, **sizes | changes)
 
     @classmethod
     def tiny(cls, vocab_size: int, **changes) -> "Config":
-        """Return the small model of Wu et al. 2021, made for Multi30k: 2.6 million parameters at 10,000 subwords."""
-        return cls(vocab_size, **dict(d_model=128, n_heads=4, n_layers=4, d_ff=256, dropout=0.3) | changes)
+        """Return the small model that Wu et al. 2021 use for Multi30k.
+
+        It has 2.6 million parameters with a vocabulary of 10,000 subwords.
+        """
+        sizes = dict(d_model=128, n_heads=4, n_layers=4, d_ff=256, dropout=0.3)
+        return cls(vocab_size, **sizes | changes)
 
 
 NORMS = {"post": PostNorm, "pre": PreNorm}
-LIMITS = dict(vocab_size=2**22, d_model=2**16, n_heads=2**10, n_layers=2**8, d_ff=2**18, max_len=2**16)
+LIMITS = {
+    "vocab_size": 2**22,
+    "d_model": 2**16,
+    "n_heads": 2**10,
+    "n_layers": 2**8,
+    "d_ff": 2**18,
+    "max_len": 2**16,
+}
 
 # %% [markdown]
-# A wrong size should be met at the door. Each of these would otherwise fail deep inside a layer, or, worse, not at all:
+# A wrong size should be reported before the model is built. Each of these would otherwise fail deep
+# inside a layer or, worse, not at all:
 
 # %% tags=["active-ipynb"]
-# for mistake in (dict(n_heads=7), dict(n_layers=0), dict(dropout=1.5), dict(norm="middle"), dict(eos_id=1)):
+# mistakes = {"n_heads": 7, "n_layers": 0, "dropout": 1.5, "norm": "middle", "eos_id": 1}
+# for name, value in mistakes.items():
 #     try:
-#         Config(vocab_size=100, **mistake)
+#         Config(vocab_size=100, **{name: value})
 #     except ValueError as error:
 #         print(error)
 
 # %% [markdown]
-# Now the whole paper in one class. Masks are made here, and only here, from the ids: the layers below receive them. `encode`
-# and `decode` are apart because a translator encodes once and decodes many times.
+# Now the whole paper in one class. Masks are made here, and only here, from the ids; the layers
+# receive them. `encode` and `decode` are separate methods because a translator encodes a sentence
+# once and decodes many times.
 
 
 # %% tags=["exercise"]
 class Transformer(nn.Module):
-    """The encoder-decoder of the paper: source ids and target ids in, logits for every next target token out.
+    """Map source ids and target ids to the logits of every next target token.
 
-    One table embeds source and target and, read the other way, makes the logits: x Eᵀ + b.
+    One table embeds source and target and, transposed, makes the logits: x Eᵀ + b.
     Source: Vaswani et al. 2017, figure 1 and section 3.4.
     """
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        sizes = (config.n_layers, config.d_model, config.n_heads, config.d_ff, config.dropout, NORMS[config.norm])
+        residual = NORMS[config.norm]
+        sizes = (config.n_layers, config.d_model, config.n_heads, config.d_ff, config.dropout)
         self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
         self.positions = PositionalEncoding(config.d_model, config.max_len)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = Encoder(*sizes)
-        self.decoder = Decoder(*sizes)
+        self.encoder = Encoder(*sizes, residual)
+        self.decoder = Decoder(*sizes, residual)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.apply(start_small)
+        self.apply(init_weights)
 
     def embed(self, ids: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d"]:
-        """Return the sum of word and position; `start` is the position of the first column."""
-        return self.dropout(self.positions(self.embedding(ids), start))
+        """Return token embedding plus position; `start` is the position of the first column.
+
+        Raises ValueError for an id outside the vocabulary (on a GPU, where a check would have to
+        wait for the kernel, PyTorch raises its own error).
+        """
+        try:
+            x = self.embedding(ids)
+        except IndexError:
+            raise ValueError(
+                f"token ids from {ids.min()} to {ids.max()} do not fit the vocabulary, "
+                f"whose ids end at {self.config.vocab_size - 1}"
+            ) from None
+        return self.dropout(self.positions(x, start))
 
     def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
-        """Return the memory: one vector for each source token, computed once for a sentence."""
-        check_ids("src", src, self.config.vocab_size)
+        """Return the memory: one vector for each source token."""
         return self.encoder(self.embed(src), padding_mask(src, self.config.pad_id))
 
-    def states(
+    def target_mask(self, tgt: Int[Tensor, "b t"]) -> Bool[Tensor, "b 1 t t"]:
+        """Return the mask of the decoder's self-attention: it hides the future and padding."""
+        return causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, self.config.pad_id)
+
+    def decoder_states(
         self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
     ) -> Float[Tensor, "b t d"]:
         """Return the decoder's output, one vector for each target position."""
-        check_ids("tgt", tgt, self.config.vocab_size)
-        return self.decoder(self.embed(tgt), memory, self.past(tgt), padding_mask(src, self.config.pad_id))
-
-    def past(self, tgt: Int[Tensor, "b t"]) -> Bool[Tensor, "b 1 #t t"]:
-        """Return the mask of the decoder's look back: no position sees the future, and none sees padding."""
-        return causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, self.config.pad_id)
+        src_mask = padding_mask(src, self.config.pad_id)
+        return self.decoder(self.embed(tgt), memory, self.target_mask(tgt), src_mask)
 
     def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
-        """Return the scores of every vocabulary entry, before softmax."""
+        """Return the score of every vocabulary entry, before softmax."""
         return F.linear(x, self.embedding.weight, self.bias)
 
-    def decode(self, tgt: Tensor, memory: Tensor, src: Tensor) -> Float[Tensor, "b t v"]:
-        """Return the logits of the token after each target position, given the encoder's memory of `src`."""
-        return self.logits(self.states(tgt, memory, src))
+    def decode(
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t v"]:
+        """Return the logits of the token after each target position, given the memory of `src`."""
+        return self.logits(self.decoder_states(tgt, memory, src))
 
     def forward(self, src: Int[Tensor, "b k"], tgt: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Return the logits of the token after each target position."""
@@ -204,17 +242,17 @@ class Transformer(nn.Module):
 
 
 # %% [markdown]
-# How large are the first weights? In post-norm, a sublayer's output is added to $x$ and the sum is normed, so a loud sublayer drowns
-# what it was given. Chapters 4 and 6 start with Xavier's size. The whole model starts a little smaller, with the sizes of
-# PyTorch's own layers:
+# How large are the first weights? In post-norm, a sublayer's output is added to $x$ and the sum is
+# normalised, so a sublayer with large outputs drowns its own input. Chapters 4 and 6 start with
+# Xavier's size. The whole model starts a little smaller, with the sizes of PyTorch's own layers:
 
 
 # %%
-def start_small(module: nn.Module) -> None:
-    """Shrink the first weights of a sublayer, so that a post-norm stack hears its input above them and learns sooner.
+def init_weights(module: nn.Module) -> None:
+    """Draw a sublayer's first weights smaller than Xavier's, so that a post-norm stack learns sooner.
 
-    The paper does not say how it starts. Queries, keys and values get the size that PyTorch's layer gives them, the
-    feed-forward layers that of `nn.Linear`; Xavier's, alone, is larger.
+    The paper does not say how it starts. Queries, keys and values get the size that PyTorch's
+    attention layer gives them, and the feed-forward layers that of `nn.Linear`.
     """
     if isinstance(module, MultiHeadAttention):
         for linear in (module.w_q, module.w_k, module.w_v):
@@ -225,18 +263,9 @@ def start_small(module: nn.Module) -> None:
 
 
 # %% [markdown]
-# A small difference that is felt: after 375 steps on the captions of Multi30k (the tiny model, batches of 2,048 places, one seed) the
-# validation loss was 5.08 with these weights, and 5.27 with Xavier's alone.
-#
-# Ids outside the vocabulary crash a GPU kernel with a message that names nothing, so they are looked at first:
-
-
-# %%
-def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
-    """Raise a ValueError when an id is outside the vocabulary, before a kernel stumbles over it."""
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
-        raise ValueError(f"{name} has ids from {ids.min()} to {ids.max()}, but the vocabulary ends at {vocab_size - 1}")
-
+# The difference is small but measurable: after 375 steps on the captions of Multi30k (the tiny
+# model, batches of 2,048 tokens, one seed) the validation loss was 5.08 with these weights and 5.27
+# with Xavier's alone.
 
 # %% [markdown]
 # The paper's base model, at the sizes that run through the course:
@@ -248,24 +277,26 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 #
 # with torch.no_grad():
 #     memory = model.encode(src)
-#     states = model.states(tgt, memory, src)
+#     states = model.decoder_states(tgt, memory, src)
 #     logits = model.logits(states)
 #
-# stages = dict(src=src, tgt=tgt, embedded=model.embed(src), memory=memory, states=states, logits=logits)
+# stages = {"src": src, "tgt": tgt, "embedded": model.embed(src)}
+# stages |= {"memory": memory, "states": states, "logits": logits}
 # for name, tensor in stages.items():
 #     print(f"{name:8}", tuple(tensor.shape))
 
 # %% [markdown]
-# 37,000 scores for each of 512 places: the logits are by far the largest tensor of the model. They are what the model
-# returns. Softmax belongs to the loss (chapter 11) and to decoding (chapter 12), which do better with the raw scores.
+# 37,000 scores for each of 512 places: the logits are by far the largest tensor of the model. They
+# are what the model returns. Softmax belongs to the loss (chapter 11) and to decoding (chapter 12),
+# which do better with the raw scores.
 
 # %% [markdown]
 # ## The proof
 #
 # ### One table, three uses
 #
-# The logits are the decoder's output times $E^\top$, plus $b$; and in all of the model there is no other tensor with 37,000
-# rows. Courses have announced tying and then built a second matrix.
+# The logits are the decoder's output times $E^\top$, plus $b$; and in all of the model there is no
+# other tensor with 37,000 rows. Courses have announced tying and then built a second matrix.
 
 # %% tags=["active-ipynb"]
 # from einops import einsum
@@ -278,8 +309,9 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # %% [markdown]
 # ### The paper's count
 #
-# Counting needs no memory: on the device `meta`, tensors have a shape and nothing in it. An encoder layer is one attention,
-# one feed-forward and two norms; a decoder layer has one attention and one norm more.
+# Counting needs no memory: on the device `meta`, tensors have a shape and nothing in it. An encoder
+# layer is one attention, one feed-forward and two norms; a decoder layer has one attention and one
+# norm more.
 
 
 # %% tags=["active-ipynb"]
@@ -313,14 +345,16 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # print(f"base with three tables instead of one {count(base) + 2 * count(base.embedding):,}")
 
 # %% [markdown]
-# Within 3 %. The rest is the vocabulary, "about 37,000 tokens" in the paper's words: no single one gives both of its numbers,
-# so they can't be met exactly. Three tables would miss by half: tying is what the 65 million tell.
+# Within 3 %. The rest is the vocabulary, "about 37,000 tokens" in the paper's words: no single one
+# gives both of its numbers, so they can't be met exactly. Three tables would miss by half: tying is
+# what the 65 million tell.
 
 # %% [markdown]
 # ### Equal to `nn.Transformer`
 #
-# PyTorch has the two stacks, without embeddings and logits. Its names differ from ours, and it keeps $W_q$, $W_k$ and $W_v$ in
-# one matrix, one under the other. Loading is strict: a weight that is missing or left over would raise.
+# PyTorch has the two stacks, without embeddings and logits. Its names differ from ours, and it
+# keeps $W_q$, $W_k$ and $W_v$ in one matrix, one under the other. Loading is strict: a weight that
+# is missing or left over would raise.
 
 # %% tags=["active-ipynb"]
 # NAMES = {"self_attention": "self_attn", "cross_attention": "multihead_attn"}
@@ -338,17 +372,18 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 #     return {name: torch.cat(parts) for name, parts in weights.items()}
 
 # %% [markdown]
-# One thing needs care. `nn.Transformer` puts a norm at the end of each stack, always. Pre-norm needs it, because there the sum
-# that runs through the stack is never normed. In the paper's post-norm every layer *ends* with a norm, and one more has
-# nothing to do. On the base model's output from above:
+# One thing needs care. `nn.Transformer` puts a norm at the end of each stack, always. Pre-norm
+# needs it, because there the sum that runs through the stack is never normed. In the paper's
+# post-norm every layer *ends* with a norm, and one more has nothing to do. On the base model's
+# output from above:
 
 # %% tags=["active-ipynb"]
 # torch.testing.assert_close(F.layer_norm(states, (512,)), states, atol=1e-4, rtol=1e-4)
 # print(f"mean {abs(states.mean().item()):.2f}, standard deviation {states.std().item():.2f}: normed already")
 
 # %% [markdown]
-# So the twin gets stacks of our choice through `custom_encoder` and `custom_decoder`: with a last norm in pre-norm, without
-# in post-norm.
+# So the twin gets stacks of our choice through `custom_encoder` and `custom_decoder`: with a last
+# norm in pre-norm, without in post-norm.
 
 
 # %% tags=["active-ipynb"]
@@ -365,8 +400,9 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 #     return theirs.eval()
 
 # %% [markdown]
-# Two sentences of different lengths on either side, so that every mask has work; biases and gains random too, so that a
-# forgotten one would show. PyTorch's masks say what is *forbidden*, the opposite of ours: hence the `~` and `==`.
+# Two sentences of different lengths on either side, so that every mask has work; biases and gains
+# random too, so that a forgotten one would show. PyTorch's masks say what is *forbidden*, the
+# opposite of ours: hence the `~` and `==`.
 
 # %% tags=["active-ipynb"]
 # source = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [9, 8, 7, 6, 0, 0, 0]])
@@ -385,9 +421,9 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # %% [markdown]
 # ### What an untrained model knows
 #
-# Nothing, so its guesses should be nearly even, and the loss near $\log v$, the surprise of a fair die with $v$ sides. *How*
-# near can be foretold. Decoder outputs have variance 1 and rows of $E$ have $1/d$, so logits have variance 1; and a spread
-# like that costs $\frac12$ more.
+# Nothing, so its guesses should be nearly even, and the loss near $\log v$, the surprise of a fair
+# die with $v$ sides. *How* near can be foretold. Decoder outputs have variance 1 and rows of $E$
+# have $1/d$, so logits have variance 1; and a spread like that costs $\frac12$ more.
 
 # %% tags=["active-ipynb"]
 # import math
@@ -399,8 +435,9 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # assert abs(loss - math.log(37_000) - 0.5) < 0.25
 
 # %% [markdown]
-# Look at the first loss of every training run: it is a free test. Rows drawn from $N(0, 1)$, a common mistake, make logits
-# $\sqrt{512} = 22.6$ times larger, and a model that is sure of everything and right about nothing:
+# Look at the first loss of every training run: it is a free test. Rows drawn from $N(0, 1)$, a
+# common mistake, make logits $\sqrt{512} = 22.6$ times larger, and a model that is sure of
+# everything and right about nothing:
 
 # %% tags=["active-ipynb"]
 # loss = F.cross_entropy(math.sqrt(512) * logits.flatten(0, 1), labels.flatten()).item()
@@ -409,8 +446,9 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # %% [markdown]
 # ### The check
 #
-# `check_model` looks for what goes wrong between parts that are right: a mask left out or made from the wrong ids, positions
-# not added, a table that is not shared, logits that have been through softmax.
+# `check_model` looks for what goes wrong between parts that are right: a mask left out or made from
+# the wrong ids, positions not added, a table that is not shared, logits that have been through
+# softmax.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_model
@@ -420,8 +458,8 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # %% [markdown]
 # ## The look
 #
-# Where do the 63 million live? The largest share, 25 million, is in the feed-forwards, where every position thinks alone. The
-# table, and all attention together, have 18.9 million each.
+# Where do the 63 million live? The largest share, 25 million, is in the feed-forwards, where every
+# position thinks alone. The table, and all attention together, have 18.9 million each.
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention, plot_bars
@@ -437,8 +475,9 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # plot_bars(bars, ylabel="million parameters", title="The base model, 63.1 million")
 
 # %% [markdown]
-# And who hears whom, through all layers at once? Swap one token for another and see how far the logits move at each place. One
-# copy of the sentence for each token, with that token swapped, makes one batch. (The ids stand for the words in the labels.)
+# And who hears whom, through all layers at once? Swap one token for another and see how far the
+# logits move at each place. One copy of the sentence for each token, with that token swapped, makes
+# one batch. (The ids stand for the words in the labels.)
 
 # %% tags=["active-ipynb"]
 # from einops import rearrange, repeat
@@ -468,8 +507,9 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # plot_attention(shares(heard), italian, italian, title="What each place hears of the target")
 
 # %% [markdown]
-# The triangle of chapter 8 has survived two stacks and eight layers: whatever is built from parts that do not look ahead does
-# not look ahead. The source has no such triangle. It is there in full before the first word is written:
+# The triangle of chapter 8 has survived two stacks and eight layers: whatever is built from parts
+# that do not look ahead does not look ahead. The source has no such triangle. It is there in full
+# before the first word is written:
 
 # %% tags=["active-ipynb"]
 # heard = influence(source, lambda ids: tiny(ids, target.expand(len(ids), -1)))
@@ -480,39 +520,23 @@ def check_ids(name: str, ids: Tensor, vocab_size: int) -> None:
 # %% [markdown]
 # ## Saving and loading
 #
-# A model on disk is two files: its config as JSON and its weights as safetensors. Neither can run code when it is read, which a
-# pickled model can. Files are written beside the old ones and then take their place, so a crash leaves the old ones whole.
-
-
-# %%
-def write_safely(path: Path, content: bytes) -> None:
-    """Write a file so that a crash or a full disk (OSError) leaves the old one as it was."""
-    draft = path.with_name(".draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise OSError(f"could not write {path} ({error.strerror}); what was there before is untouched") from None
-    finally:
-        with suppress(OSError):
-            draft.unlink()
+# A model on disk is two files: its config as JSON and its weights as safetensors. Reading either
+# cannot run code, whereas reading a pickled model can. `atomic_write` writes a new file beside the
+# old one and then renames it, so a crash never leaves half a file.
 
 
 # %%
 def save_model(model: Transformer, folder: str | Path) -> None:
-    """Write config.json and model.safetensors into `folder`."""
-    write_safely(Path(folder) / "config.json", json.dumps(asdict(model.config), indent=2).encode())
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_safely(Path(folder) / "model.safetensors", save(weights))
+    """Write config.json and model.safetensors into `folder`; raises OSError if that fails."""
+    config = json.dumps(asdict(model.config), indent=2)
+    weights = {name: x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
+    atomic_write(Path(folder) / "config.json", config.encode())
+    atomic_write(Path(folder) / "model.safetensors", save(weights))
 
 
 # %% [markdown]
-# Reading trusts nothing: JSON with a strange key, a file that was cut off and weights of another size are each refused with
-# one sentence.
+# Loading checks what it reads: JSON with an unknown key, a truncated file and weights of another
+# size each raise an error of one sentence.
 
 
 # %%
@@ -523,32 +547,35 @@ def read_config(path: str | Path) -> Config:
         return Config(**settings)
     except (TypeError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         known = ", ".join(field.name for field in fields(Config))
-        raise ValueError(f"{path} is not a config: it must be a JSON object with {known} ({error!s:.200})") from None
+        raise ValueError(
+            f"{path} is not a config: it must be a JSON object with {known} ({error!s:.200})"
+        ) from None
 
 
 # %%
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a safetensors file; ValueError when it is cut off or something else."""
-    try:
-        return load(Path(path).read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error!s:.200})") from None
+def shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of floating-point numbers."""
+    return {name: tuple(x.shape) for name, x in weights.items() if x.is_floating_point()}
 
 
 # %%
 def load_model(folder: str | Path) -> Transformer:
-    """Read the model that `save_model` wrote; ValueError when weights and config do not belong together.
+    """Read the model that `save_model` wrote, in eval mode.
 
-    Shapes are compared before memory is taken, so a config that asks for more than the weights hold costs nothing.
+    Raises ValueError when weights and config do not belong together. Shapes are compared on the
+    device `meta`, before any memory is allocated for the model.
     """
-    config, weights = read_config(Path(folder) / "config.json"), read_tensors(Path(folder) / "model.safetensors")
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items() if tensor.is_floating_point()}
+    config = read_config(Path(folder) / "config.json")
+    weights = read_tensors(Path(folder) / "model.safetensors")
+    found = shapes(weights)
     with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in Transformer(config).state_dict().items()}
+        wanted = shapes(Transformer(config).state_dict())
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
-            shapes = f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'no such tensor')}"
-            raise ValueError(f"the weights in {folder} belong to another config: {shapes}")
+            raise ValueError(
+                f"the weights in {folder} belong to another config: {name} is "
+                f"{found.get(name, 'missing')}, wanted {wanted.get(name, 'no such tensor')}"
+            )
     model = Transformer(config)
     model.load_state_dict(weights)
     return model.eval()
@@ -596,4 +623,5 @@ def load_model(folder: str | Path) -> Transformer:
 # | decoder states | `b t d` | (64, 8, 512) |
 # | logits | `b t v` | (64, 8, 37000) |
 #
-# The model wants rectangles of ids, and so far they were random. [Chapter 10](10_data.ipynb) makes them of sentences.
+# The model wants rectangles of ids, and so far they were random. [Chapter 10](10_data.ipynb) makes
+# them of sentences.
