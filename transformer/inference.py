@@ -8,35 +8,24 @@ r"""
 """
 
 # %%
-import functools
-import heapq
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
-from itertools import chain, product
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
-from sacrebleu.metrics import BLEU, CHRF
-from tokenizers import Tokenizer
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from transformer.data import cache_dir, decode, encode, pad
 from transformer.decoder import DecoderLayer, padding_mask
-from transformer.export import CTranslate2Engine, current_ctranslate2
-from transformer.fast import PackedDecoder, top_k
-from transformer.model import Config, Transformer, load_model
+from transformer.model import Config, Transformer
 
 # %% [markdown]
 # ## The question
 #
-# In training the right words were given. Now there is only a source, and the translation has to be *found*: the sequence
-# $y$ of tokens that the model thinks likeliest,
+# In training the right words were given. Now there is only a source, and the translation has to be
+# *found*: the sequence $y$ of tokens that the model thinks likeliest,
 #
 # $$\log p(y \mid x) = \sum_t \log p(y_t \mid y_1 \dots y_{t-1},\, x)$$
 #
@@ -46,14 +35,16 @@ from transformer.model import Config, Transformer, load_model
 # f"{600**8:.0e} sequences"
 
 # %% [markdown]
-# So it is written token by token, and two questions come up. **What does a token cost**, if every step reads again all that was
-# written before? And **which token** to take, when the likeliest now may lead to a poor sentence later?
+# So it is written token by token, and two questions come up. **What does a token cost**, if every
+# step reads again all that was written before? And **which token** to take, when the likeliest now
+# may lead to a poor sentence later?
 
 # %% [markdown]
 # ## By hand
 #
-# *There is a cat on the mat* is 7 tokens. The model is 128 wide; one head keeps the shapes plain, and its weights are random,
-# because shapes don't care. The encoder runs **once**. Its output, the memory, will be asked at every step:
+# *There is a cat on the mat* is 7 tokens. The model is 128 wide; one head keeps the shapes plain,
+# and its weights are random, because shapes don't care. The encoder runs **once**. Its output, the
+# memory, will be asked at every step:
 
 # %% tags=["active-ipynb"]
 # from einops import einsum
@@ -69,8 +60,8 @@ from transformer.model import Config, Transformer, load_model
 # %% [markdown]
 # ### Step 1
 #
-# All that is written is `<s>`. One query meets one key: a single score, and softmax of a single number is 1. Self-attention
-# has nothing to choose yet.
+# All that is written is `<s>`. One query meets one key: a single score, and softmax of a single
+# number is 1. Self-attention has nothing to choose yet.
 
 # %% tags=["active-ipynb"]
 # x = model.embed(torch.tensor([[1]]))  # <s>
@@ -80,7 +71,8 @@ from transformer.model import Config, Transformer, load_model
 # print("x", tuple(x.shape), "· q·kᵀ", tuple(scores_self.shape), "· weights", scores_self.softmax(-1).tolist())
 
 # %% [markdown]
-# Then this one position asks the source. One query, seven keys: a mixing formula of seven numbers, and one vector comes back.
+# Then this one position asks the source. One query, seven keys: a mixing formula of seven numbers,
+# and one vector comes back.
 
 # %% tags=["active-ipynb"]
 # x = layer.residuals[0](x, lambda y: layer.self_attention(y, y))
@@ -91,7 +83,8 @@ from transformer.model import Config, Transformer, load_model
 # print("(1, 1, 128) × (1, 128, 7) →", tuple(weights.shape), "→", tuple(mixed.shape))
 
 # %% [markdown]
-# The rest of the decoder keeps that shape, and the last layer turns it into 600 logits. The best of them is the first token.
+# The rest of the decoder keeps that shape, and the last layer turns it into 600 logits. The best of
+# them is the first token.
 
 # %% tags=["active-ipynb"]
 # first = model.decode(torch.tensor([[1]]), memory, src)
@@ -101,8 +94,8 @@ from transformer.model import Config, Transformer, load_model
 # %% [markdown]
 # ### Step 2
 #
-# The new token is read back in: two positions, two rows of logits. **Only the last row is used**; the other one asks again what
-# step 1 has answered. Is its answer the same?
+# The new token is read back in: two positions, two rows of logits. **Only the last row is used**;
+# the other one asks again what step 1 has answered. Is its answer the same?
 
 # %% tags=["active-ipynb"]
 # written = torch.tensor([[1, int(token)]])
@@ -113,22 +106,22 @@ from transformer.model import Config, Transformer, load_model
 # torch.testing.assert_close(second[:, :1], first)
 
 # %% [markdown]
-# It is. Because of the causal mask, a position never learns of what is written after it, so **nothing about the past changes**. All
-# the work on it was done before. And what does a new position want from the old ones? Their keys and values, nothing else. So keep
-# those:
+# It is. Because of the causal mask, a position never learns of what is written after it, so
+# **nothing about the past changes**. All the work on it was done before. And what does a new
+# position want from the old ones? Their keys and values, nothing else. So keep those:
 #
 # ![Three steps of decoding at width 128: self-attention's keys and values grow, those of the source stay](../figures/12_cache.svg)
 
 # %% [markdown]
-# That is the **KV cache**. In cross-attention, keys and values come from the memory: computed once for a sentence. In
-# self-attention each step adds one row. A new token then is a single row on its way through the decoder, however much was
-# written before.
+# That is the **KV cache**. In cross-attention, keys and values come from the memory: computed once
+# for a sentence. In self-attention each step adds one row. A new token then is a single row on its
+# way through the decoder, however much was written before.
 
 # %% [markdown]
 # ### Which token?
 #
-# **Greedy search** takes the likeliest token at every step. Here is a small tree of beginnings, and the chance of each next word
-# (what is missing is rare). English: *I love you very much*.
+# **Greedy search** takes the likeliest token at every step. Here is a small tree of beginnings, and
+# the chance of each next word (what is missing is rare). English: *I love you very much*.
 
 # %% tags=["active-ipynb"]
 # from math import exp, log
@@ -150,7 +143,8 @@ from transformer.model import Config, Transformer, load_model
 #     return sorted(longer, key=lambda item: -item[1])
 
 # %% [markdown]
-# The search keeps the best $B$ beginnings, extends each, and again keeps the best $B$. With $B = 1$ it is greedy:
+# The search keeps the best $B$ beginnings, extends each, and again keeps the best $B$. With $B = 1$
+# it is greedy:
 
 # %% tags=["active-ipynb"]
 # for beam_size in (1, 2):
@@ -160,15 +154,17 @@ from transformer.model import Config, Transformer, load_model
 #     print(f"B = {beam_size}:", " · ".join(f"{text} {score:.2f} = log {exp(score):.2f}" for text, score in beam))
 
 # %% [markdown]
-# On paper: greedy follows *io*, $0.48 \cdot 0.55 \cdot 0.85 \cdot 0.75 = 0.17$, and is not even done. The other way,
-# $0.44 \cdot 0.9 \cdot 0.8 \cdot 0.95 = 0.30$, begins with the second best word. Greedy is **short-sighted**: one step cannot be undone,
-# and what looks best now may be followed by doubt. (Italians drop *io*, too.)
+# On paper: greedy follows *io*, $0.48 \cdot 0.55 \cdot 0.85 \cdot 0.75 = 0.17$, and is not even
+# done. The other way, $0.44 \cdot 0.9 \cdot 0.8 \cdot 0.95 = 0.30$, begins with the second best
+# word. Greedy is **short-sighted**: one step cannot be undone, and what looks best now may be
+# followed by doubt. (Italians drop *io*, too.)
 #
 # ![A beam search of width 2: of all continuations the two with the best sum of log-probabilities are kept](../figures/12_beam.svg)
 
 # %% [markdown]
-# Why keep only $B$? If each of $B$ beginnings goes on in its $B$ best ways, there are $B^2$, then $B^3$, then $B^4$. **Beam search**
-# prunes them to $B$ after every step, so its cost grows with the length and no faster. No promise comes with it: the best sentence may be pruned early.
+# Why keep only $B$? If each of $B$ beginnings goes on in its $B$ best ways, there are $B^2$, then
+# $B^3$, then $B^4$. **Beam search** prunes them to $B$ after every step, so its cost grows with the
+# length and no faster. No promise comes with it: the best sentence may be pruned early.
 
 # %% tags=["active-ipynb"]
 # beam_size, length = 5, 10
@@ -177,8 +173,9 @@ from transformer.model import Config, Transformer, load_model
 # %% [markdown]
 # ### Long or short?
 #
-# Every token makes the sum of log-probabilities smaller, so the plain sum likes short sentences. Dividing by
-# $\text{length}^\alpha$ is the **length penalty**. Three tokens with a half each, against five with 0.6 each:
+# Every token makes the sum of log-probabilities smaller, so the plain sum likes short sentences.
+# Dividing by $\text{length}^\alpha$ is the **length penalty**. Three tokens with a half each,
+# against five with 0.6 each:
 
 # %% tags=["active-ipynb"]
 # for alpha in (0.0, 1.0):
@@ -188,8 +185,9 @@ from transformer.model import Config, Transformer, load_model
 # %% [markdown]
 # ### Or throw dice
 #
-# **Sampling** draws a token by its probability; there is another sentence every time. A **temperature** $T$ divides the logits first, which raises probabilities
-# to the power $1/T$: with 0.5 they are squared, and the likely gets likelier. `top_k` leaves only the $k$ likeliest.
+# **Sampling** draws a token by its probability; there is another sentence every time. A
+# **temperature** $T$ divides the logits first, which raises probabilities to the power $1/T$: with
+# 0.5 they are squared, and the likely gets likelier. `top_k` leaves only the $k$ likeliest.
 
 # %% tags=["active-ipynb"]
 # torch.set_printoptions(precision=2, sci_mode=False)
@@ -203,169 +201,259 @@ from transformer.model import Config, Transformer, load_model
 # %% [markdown]
 # ## The definition
 #
+# ### A decoder that reads everything again
+#
+# A search needs three things of a decoder: read one token in each row and return the logits of the
+# next, continue with other rows, and choose among logits. The simplest decoder keeps the tokens
+# and, at every step, runs chapter 9's `decode` on all of them.
+#
+# A search may hold several **hypotheses** for each sentence. With $n$ of them, row $i \cdot n + j$
+# is number $j$ of sentence $i$.
+
+
+# %%
+class TokenDecoder:
+    """Decode a batch of sentences token by token: what every search of this chapter works with.
+
+    With n hypotheses for each sentence, row i · n + j is hypothesis j of sentence i. A subclass
+    defines `step` and `reorder`; it may also bring a faster `argmax` or `best_extensions`.
+    """
+
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+        """Read one more token in each row and return the logits of the next one."""
+        raise NotImplementedError
+
+    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+        """Continue with these rows, n of each remaining sentence, in this order.
+
+        All rows of a line belong to one sentence; sentences without a line have ended.
+        """
+        raise NotImplementedError
+
+    def argmax(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+        """Return the most probable token of each row."""
+        return logits.argmax(-1)
+
+    def best_extensions(
+        self, log_probs: Float[Tensor, "rows v"], scores: Float[Tensor, "b n"], k: int
+    ) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c"], Int[Tensor, "b c"]]:
+        """Return the k best one-token extensions of each sentence's n hypotheses, best first.
+
+        The results are their scores, the rows that they extend, and the tokens that they add.
+        """
+        b, n = scores.shape
+        extended = rearrange(log_probs, "(b n) v -> b n v", n=n) + rearrange(scores, "b n -> b n 1")
+        flat = rearrange(extended, "b n v -> b (n v)")
+        best, index = flat.topk(min(k, flat.shape[1]))
+        first_row = rearrange(n * torch.arange(b, device=index.device), "b -> b 1")
+        return best, first_row + index // log_probs.shape[1], index % log_probs.shape[1]
+
+
+# %%
+MakeDecoder = Callable[[Transformer, Tensor], TokenDecoder]  # of a model and source ids
+
+
+class RecomputingDecoder(TokenDecoder):
+    """Decode without a cache: every step runs the decoder on all tokens so far."""
+
+    def __init__(self, model: Transformer, src: Int[Tensor, "b k"]):
+        self.model = model
+        self.src = src
+        self.memory = model.encode(src)
+        self.written: list[Tensor] = []
+
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+        self.written.append(ids)
+        n = len(ids) // len(self.src)
+        src = repeat(self.src, "b k -> (b n) k", n=n)
+        memory = repeat(self.memory, "b k d -> (b n) k d", n=n)
+        return self.model.decode(torch.stack(self.written, dim=1), memory, src)[:, -1]
+
+    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+        sentences = rows[:, 0] // (len(self.written[0]) // len(self.src))
+        self.src = self.src[sentences]
+        self.memory = self.memory[sentences]
+        self.written = [ids[rows.flatten()] for ids in self.written]
+
+
+# %% [markdown]
 # ### The cache
 #
-# One for each decoder layer: the source's keys and values, and those of the target so far.
+# A decoder layer needs two things from the past: the keys and values of the source, and those of
+# the target so far. A **KV cache** keeps both.
 
 
 # %%
 class KVCache:
-    """What one decoder layer remembers: keys and values of the source, fixed, and of the target so far, growing."""
+    """Keep the keys and values of one decoder layer: fixed for the source, growing for the target."""
 
     def __init__(self, layer: DecoderLayer, memory: Float[Tensor, "b k d_model"]):
-        self.layer = layer
-        self.source = layer.cross_attention.keys_values(memory)
+        self.source = layer.cross_attention.project_kv(memory)
         self.target: tuple[Tensor, Tensor] | None = None
 
-    def append(self, k: Float[Tensor, "b h 1 d"], v: Float[Tensor, "b h 1 d"]) -> tuple[Tensor, Tensor]:
-        """Remember one more position and return all of them."""
+    def append(self, k: Float[Tensor, "b h 1 d"], v: Float[Tensor, "b h 1 d"]) -> tuple:
+        """Add one more target position and return the keys and values of all."""
         if self.target is not None:
-            k, v = torch.cat([self.target[0], k], dim=2), torch.cat([self.target[1], v], dim=2)
-        self.target = k, v
+            k = torch.cat([self.target[0], k], dim=2)
+            v = torch.cat([self.target[1], v], dim=2)
+        self.target = (k, v)
         return self.target
 
-    def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Keep the target rows named, in that order: when beams change places, so does what they remember."""
-        self.target = self.target[0][rows], self.target[1][rows]
-
-    def keep(self, sentences: Int[Tensor, " b"]) -> None:
-        """Keep the sentences named, each with all its hypotheses; the others have ended."""
-        n = len(self.target[0]) // len(self.source[0])
-        self.source = self.source[0][sentences], self.source[1][sentences]
-        self.select(rearrange(n * sentences.unsqueeze(-1) + torch.arange(n, device=sentences.device), "b n -> (b n)"))
+    def reorder(self, rows: Int[Tensor, "b n"], sentences: Int[Tensor, " b"]) -> None:
+        """Continue with these rows of the target and these sentences of the source."""
+        self.source = tuple(x[sentences] for x in self.source)
+        self.target = tuple(x[rows.flatten()] for x in self.target)
 
 
 # %% [markdown]
-# A step is the layer of chapter 8 for one row: the same three sublayers with the same residuals, but self-attention appends to the
-# cache and asks what is in it. No causal mask is needed, because the future is not there.
+# A step runs the layer of chapter 8 for one new position: the same three sublayers with the same
+# residuals, but self-attention appends to the cache and attends to what is in it. It needs no
+# causal mask, because there is nothing in the cache from the future.
 #
-# Several hypotheses for one source need only one copy of its keys and values: they ask it together, as so many queries.
+# Several hypotheses for one source share a single copy of its keys and values: they become several
+# queries of one sentence.
 
 
 # %% tags=["exercise"]
-def next_states(x: Float[Tensor, "b 1 d"], cache: KVCache, src_mask: Tensor) -> Float[Tensor, "b 1 d"]:
-    """Run a decoder layer for one new position: equal to the last row of the whole, for a fraction of the work.
+def decode_position(
+    layer: DecoderLayer, x: Float[Tensor, "b 1 d"], cache: KVCache, src_mask: Tensor
+) -> Float[Tensor, "b 1 d"]:
+    """Run a decoder layer for one new position, with the keys and values of the past from a cache.
 
-    When `x` has n hypotheses for each source, they ask it together, as n queries.
+    The result is the last row of what the layer makes of the whole target.
     """
-    layer, n = cache.layer, len(x) // len(cache.source[0])
+    n = len(x) // len(cache.source[0])
 
-    def look_back(y: Tensor) -> Tensor:
-        return layer.self_attention.attend(y, *cache.append(*layer.self_attention.keys_values(y)))
+    def self_attention(y: Tensor) -> Tensor:
+        k, v = cache.append(*layer.self_attention.project_kv(y))
+        return layer.self_attention.attend(y, k, v)
 
-    def ask(y: Tensor) -> Tensor:
-        together = rearrange(y, "(b n) 1 d -> b n d", n=n)
-        return rearrange(layer.cross_attention.attend(together, *cache.source, src_mask), "b n d -> (b n) 1 d")
+    def cross_attention(y: Tensor) -> Tensor:
+        queries = rearrange(y, "(b n) 1 d -> b n d", n=n)
+        mixed = layer.cross_attention.attend(queries, *cache.source, src_mask)
+        return rearrange(mixed, "b n d -> (b n) 1 d")
 
-    for residual, sublayer in zip(layer.residuals, (look_back, ask, layer.feed_forward), strict=True):
+    sublayers = (self_attention, cross_attention, layer.feed_forward)
+    for residual, sublayer in zip(layer.residuals, sublayers, strict=True):
         x = residual(x, sublayer)
     return x
 
 
 # %% [markdown]
-# Every new token needs its own **position**. A decoder that is fed one token at a time and calls each of them number 0
-# is a well-known mistake; nothing crashes, it only translates badly.
+# Every new token needs its own **position**. A decoder that is fed one token at a time and gives
+# each of them position 0 is a well-known mistake: it raises no error and translates badly.
 
 
 # %%
-class IncrementalDecoder:
-    """Decode a batch of sentences token by token; with n hypotheses for each, row i · n + j is number j of sentence i."""
+class IncrementalDecoder(TokenDecoder):
+    """Decode with a KV cache: every step computes one new position."""
 
     def __init__(self, model: Transformer, src: Int[Tensor, "b k"]):
         memory = model.encode(src)
-        self.model, self.position = model, 0
+        self.model = model
+        self.position = 0
         self.src_mask = padding_mask(src, model.config.pad_id)
         self.caches = [KVCache(layer, memory) for layer in model.decoder.layers]
+        self.n_rows = len(src)
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        """Read one more token in each row and return the logits of the next."""
         x = self.model.embed(rearrange(ids, "b -> b 1"), start=self.position)
-        for cache in self.caches:
-            x = next_states(x, cache, self.src_mask)
+        for layer, cache in zip(self.model.decoder.layers, self.caches, strict=True):
+            x = decode_position(layer, x, cache, self.src_mask)
         self.position += 1
+        self.n_rows = len(ids)
         return rearrange(self.model.logits(self.model.decoder.norm(x)), "b 1 v -> b v")
 
-    def select(self, rows: Int[Tensor, " b"]) -> None:
-        """Continue with the rows named, in that order; a row takes the place of another one of its sentence."""
-        for cache in self.caches:
-            cache.select(rows)
-
-    def keep(self, sentences: Int[Tensor, " b"]) -> None:
-        """Continue with the sentences named, in that order."""
+    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+        sentences = rows[:, 0] // (self.n_rows // len(self.src_mask))
         self.src_mask = self.src_mask[sentences]
         for cache in self.caches:
-            cache.keep(sentences)
+            cache.reorder(rows, sentences)
 
 
 # %% [markdown]
 # ### Greedy search and sampling
 #
-# Decoding with dropout is another mistake that doesn't crash. `decoding` switches it off and leaves the model as it was.
+# Decoding with dropout is a mistake that raises no error. `inference_context` switches dropout and
+# gradients off, and leaves the model as it found it.
 
 
 # %%
 @contextmanager
-def decoding(model: Transformer) -> Iterator[None]:
-    """Switch dropout and gradients off, and put the model back as it was."""
-    training = model.training
+def inference_context(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off, and restore every module's mode afterwards."""
+    training = [module for module in model.modules() if module.training]
     try:
+        for module in training:
+            module.training = False
         with torch.inference_mode():
-            yield model.eval() if training else model
+            yield
     finally:
-        if training:
-            model.train()
+        for module in training:
+            module.training = True
 
 
 # %% [markdown]
-# The loop is the same for both; only the choice differs. A row that has written `</s>` gets padding, and as soon as a quarter
-# of the rows has ended, they leave the batch: why compute what nobody reads? Padding and `<s>` are never a next token. (`top_k` below is
-# PyTorch's `topk`, quicker; chapter 15 shows how.)
+# Padding and `<s>` are never a next token, so their scores become $-\infty$:
+
+
+# %%
+def mask_special_tokens(scores: Float[Tensor, "... v"], config: Config) -> Float[Tensor, "... v"]:
+    """Set the scores of padding and <s> to -inf, in place, and return the scores."""
+    scores[..., config.pad_id] = -math.inf
+    scores[..., config.bos_id] = -math.inf
+    return scores
+
+
+# %% [markdown]
+# The loop is the same for greedy search and for sampling; only the choice of a token differs. A
+# sentence that reaches `</s>` leaves the batch, so nothing more is computed for it.
 
 
 # %%
 def generate(
     model: Transformer,
     src: Int[Tensor, "b k"],
+    choose: Callable[[TokenDecoder, Tensor], Tensor],
     max_len: int,
-    choose: Callable[[Tensor], Tensor],
-    decoder: Callable = IncrementalDecoder,
+    decoder: MakeDecoder,
 ) -> Int[Tensor, "b t"]:
-    """Write token after token as `choose` picks them from the logits, until </s> or `max_len` tokens.
+    """Write the tokens that `choose` picks from the logits, until </s> or `max_len` tokens.
 
-    Rows that end early are filled with padding. `decoder` reads token by token: `IncrementalDecoder` or one like it.
+    The translations are without <s>, with </s> where it was reached, and padded.
     """
     config = model.config
-    with decoding(model):
-        steps, written = decoder(model, src), src.new_full((len(src), min(max_len, config.max_len)), config.pad_id)
-        ids, going = src.new_full((len(src),), config.bos_id), torch.arange(len(src), device=src.device)
-        done = torch.zeros_like(ids, dtype=torch.bool)
+    written = src.new_full((len(src), min(max_len, config.max_len)), config.pad_id)
+    with inference_context(model):
+        steps = decoder(model, src)
+        ids = src.new_full((len(src),), config.bos_id)
+        sentences = torch.arange(len(src), device=src.device)
         for t in range(written.shape[1]):
-            ids = choose(only_words(steps.step(ids), config)).masked_fill(done, config.pad_id)
-            written[going, t] = ids
-            done |= ids == config.eos_id
-            ended = int(done.sum())
-            if ended == len(done):
+            ids = choose(steps, mask_special_tokens(steps.step(ids), config))
+            written[sentences, t] = ids
+            going = (ids != config.eos_id).nonzero().squeeze(-1)
+            if len(going) == 0:
                 return written[:, : t + 1]
-            if 4 * ended >= len(done):
-                stay = (~done).nonzero().squeeze(-1)
-                steps.keep(stay)
-                ids, done, going = ids[stay], done[stay], going[stay]
-        return written
-
-
-# %%
-def only_words(logits: Float[Tensor, "... v"], config: Config) -> Float[Tensor, "... v"]:
-    """Rule out, in place, what is never a next token: padding and <s>."""
-    logits[..., config.pad_id] = logits[..., config.bos_id] = -torch.inf
-    return logits
+            if len(going) < len(ids):
+                ids = ids[going]
+                sentences = sentences[going]
+                steps.reorder(rearrange(going, "b -> b 1"))
+    return written
 
 
 # %% tags=["exercise"]
 def greedy_search(
-    model: Transformer, src: Int[Tensor, "b k"], max_len: int = 64, decoder: Callable = IncrementalDecoder
+    model: Transformer,
+    src: Int[Tensor, "b k"],
+    max_len: int = 64,
+    decoder: MakeDecoder = IncrementalDecoder,
 ) -> Int[Tensor, "b t"]:
-    """Return the translation that takes the likeliest token at every step, without <s>, with </s>, padded."""
-    return generate(model, src, max_len, lambda logits: top_k(logits, 1).indices.squeeze(-1), decoder)
+    """Return the translations that take the most probable token at every step."""
+
+    def choose(steps: TokenDecoder, logits: Tensor) -> Tensor:
+        return steps.argmax(logits)
+
+    return generate(model, src, choose, max_len, decoder)
 
 
 # %% tags=["exercise"]
@@ -376,114 +464,82 @@ def sample(
     top_k: int | None = None,
     max_len: int = 64,
     generator: torch.Generator | None = None,
-    decoder: Callable = IncrementalDecoder,
+    decoder: MakeDecoder = IncrementalDecoder,
 ) -> Int[Tensor, "b t"]:
-    """Return a translation drawn at random: by probability, sharpened by a low temperature, from the top_k tokens."""
+    """Return translations whose tokens are drawn by probability, from the `top_k` most probable.
+
+    The logits are divided by `temperature`; ValueError if it is not above 0.
+    """
     if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, not {temperature}; greedy_search is its limit at 0")
+        raise ValueError(
+            f"temperature must be above 0, not {temperature}; greedy_search is its limit at 0"
+        )
 
-    def choose(logits: Tensor) -> Tensor:
+    def choose(steps: TokenDecoder, logits: Tensor) -> Tensor:
         if top_k is not None:
-            logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
-        return (logits / temperature).softmax(-1).multinomial(1, generator=generator).squeeze(-1)
+            smallest = logits.topk(top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < smallest, -math.inf)
+        probabilities = (logits / temperature).softmax(-1)
+        return probabilities.multinomial(1, generator=generator).squeeze(-1)
 
-    return generate(model, src, max_len, choose, decoder)
+    return generate(model, src, choose, max_len, decoder)
 
 
 # %% [markdown]
 # ### Beam search
 #
-# A hypothesis that reaches `</s>` leaves the beam: it must not be extended, and must not be lost. Its place is taken by the next
-# best. For each sentence the best finished one is remembered, ranked with the length penalty.
+# A hypothesis that reaches `</s>` leaves the beam: it must not be extended, and it must not be
+# lost. For each sentence the best finished one is remembered, ranked with the length penalty.
 
 
 # %% tags=["exercise"]
-class Finished:
-    """The best finished hypothesis of each sentence, by log-probability / length ** penalty."""
+class FinishedHypotheses:
+    """Collect the finished hypotheses of each sentence.
 
-    def __init__(self, src: Int[Tensor, "b k"], max_len: int, penalty: float, pad_id: int):
-        self.ids = src.new_full((len(src), max_len), pad_id)
-        self.log_probs = torch.full((len(src),), -torch.inf, device=src.device)
-        self.ranks = self.log_probs.clone()
-        self.count = torch.zeros_like(src[:, 0])
-        self.penalty, self.pad_id = penalty, pad_id
+    They are ranked by log-probability / length ** penalty. A sentence is complete when it has
+    `beam_size` of them. Raises ValueError for a beam_size below 1.
+    """
+
+    def __init__(self, n_sentences: int, beam_size: int, penalty: float):
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+        self.beam_size = beam_size
+        self.penalty = penalty
+        self.found: list[list[tuple[float, Tensor, Tensor]]] = [[] for _ in range(n_sentences)]
 
     def add(
         self,
         sentences: Int[Tensor, " b"],
-        ids: Int[Tensor, "b n t"],
-        log_probs: Float[Tensor, "b n"],
-        ended: Bool[Tensor, "b n"],
-        beam_size: int,
+        ids: Int[Tensor, "b c t"],
+        log_probs: Float[Tensor, "b c"],
+        ended: Bool[Tensor, "b c"],
     ) -> None:
-        """Take in those hypotheses of some sentences that have `ended`, where there are still fewer than beam_size."""
-        if not ended.any():
-            return
-        ended = ended & log_probs.isfinite() & (self.count[sentences] < beam_size).unsqueeze(-1)
-        self.count[sentences] += ended.sum(-1)
-        ranks, best = (log_probs / ids.shape[-1] ** self.penalty).masked_fill(~ended, -torch.inf).max(-1)
-        better = (ranks > self.ranks[sentences]).nonzero().squeeze(-1)
-        rows, best = sentences[better], best[better]
-        self.ids[rows, : ids.shape[-1]] = ids[better, best]
-        self.log_probs[rows], self.ranks[rows] = log_probs[better, best], ranks[better]
+        """Take in those of the first `beam_size` hypotheses of each sentence that have ended."""
+        ended = ended & log_probs.isfinite()
+        for i, j in ended[:, : self.beam_size].nonzero().tolist():
+            rank = log_probs[i, j].item() / ids.shape[-1] ** self.penalty
+            self.found[int(sentences[i])].append((rank, log_probs[i, j], ids[i, j]))
 
-    def result(self) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
-        """Return the best hypothesis of each sentence and its log-probability."""
-        longest = int((self.ids != self.pad_id).sum(-1).max())
-        return self.ids[:, :longest], self.log_probs
+    def complete(self, sentences: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Return which of these sentences have as many finished hypotheses as the beam is wide."""
+        counts = [len(self.found[i]) for i in sentences.tolist()]
+        return torch.tensor(counts, device=sentences.device) >= self.beam_size
 
-
-# %% [markdown]
-# What has not ended is the **beam**. At the start it holds one hypothesis, `<s>`; its $n$ best extensions are different, and fill it.
-
-
-# %%
-class Beam:
-    """The unfinished hypotheses of each sentence that is still going, n of each, and their log-probabilities."""
-
-    def __init__(self, src: Int[Tensor, "b k"], bos_id: int):
-        self.sentences = torch.arange(len(src), device=src.device)
-        self.written = src.new_full((len(src), 1, 1), bos_id)
-        self.scores = torch.zeros(len(src), 1, device=src.device)
-
-    def last(self) -> Int[Tensor, " b"]:
-        """Return the tokens written last, one for each row."""
-        return rearrange(self.written[..., -1], "b n -> (b n)")
-
-    def go_on(self, scores: Float[Tensor, "b c"], written: Int[Tensor, "b c t"], rows: Tensor, size: int) -> Tensor:
-        """Take the best of the candidates, at most `size`, and return the rows that these extend."""
-        self.scores, best = scores.topk(min(size, scores.shape[1]))
-        self.written = written.gather(1, repeat(best, "b n -> b n t", t=written.shape[-1]))
-        return rearrange(rows.gather(1, best), "b n -> (b n)")
-
-    def keep(self, going: Bool[Tensor, " b"]) -> Tensor:
-        """Let the other sentences go, and return which stayed."""
-        stay = going.nonzero().squeeze(-1)
-        self.sentences, self.written, self.scores = self.sentences[stay], self.written[stay], self.scores[stay]
-        return stay
+    def best(self, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
+        """Return the best hypothesis of each sentence, padded, and its log-probability."""
+        _, log_probs, ids = zip(*(max(found, key=lambda f: f[0]) for found in self.found))
+        return pad_sequence(list(ids), batch_first=True, padding_value=pad_id), torch.stack(
+            log_probs
+        )
 
 
 # %% [markdown]
-# Then, at every step, log-probabilities are added, not logits, which mean nothing across rows. The best $2n$ of all $n \cdot v$ extensions
-# are taken, of which at most $n$ can have ended.
-
-
-# %% tags=["exercise"]
-def best_extensions(
-    beam: Beam, log_probs: Float[Tensor, "... v"], count: int
-) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c t"], Int[Tensor, "b c"]]:
-    """Return the `count` best one-token extensions: log-probabilities, ids, and the row that each extends."""
-    (b, n), v = beam.scores.shape, log_probs.shape[-1]
-    top, index = top_k(log_probs, min(count, n * v), offsets=beam.scores)  # the largest of scores + log_probs
-    parents, tokens = index // v, index % v
-    prefixes = beam.written.gather(1, repeat(parents, "b c -> b c t", t=beam.written.shape[-1]))
-    rows = parents + n * torch.arange(b, device=parents.device).unsqueeze(-1)
-    return top, torch.cat([prefixes, tokens.unsqueeze(-1)], dim=-1), rows
-
-
-# %% [markdown]
-# And when hypotheses change places, **the cache changes with them**; forget that, and each continues with another's past. Sentences that are
-# done leave, as in greedy search.
+# The search itself. At every step each hypothesis is extended by every token, and log-probabilities
+# are added; logits cannot be, because they mean nothing across rows. Of all $n \cdot v$ extensions
+# of a sentence the best $2n$ are taken. Each hypothesis has one extension that ends, so at most $n$
+# of the $2n$ have ended and at least $n$ can go on.
+#
+# The first step extends one hypothesis, `<s>`; its best extensions are all different.
 
 
 # %% tags=["exercise"]
@@ -493,268 +549,50 @@ def beam_search(
     beam_size: int = 5,
     length_penalty: float = 1.0,
     max_len: int = 64,
-    decoder: Callable = IncrementalDecoder,
+    decoder: MakeDecoder = IncrementalDecoder,
 ) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
-    """Return the best translation found with beam_size hypotheses a sentence, and its log-probability.
+    """Return the best translation found with `beam_size` hypotheses, and its log-probability.
 
-    A sentence is done when beam_size hypotheses have reached </s>; of these the best by log-probability /
-    length ** length_penalty is returned, padded. What has not ended after `max_len` tokens is cut off there.
+    A sentence is complete when `beam_size` hypotheses have reached </s>; the best of these by
+    log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
+    remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
     """
-    config, n, max_len = model.config, at_least_one(beam_size), min(max_len, model.config.max_len)
-    with decoding(model):
-        steps, beam = decoder(model, src), Beam(src, config.bos_id)
-        finished = Finished(src, max_len, length_penalty, config.pad_id)
-        for t in range(1, max_len + 1):
-            logits = steps.step(beam.last()).float()  # nobody else needs these: they become log-probabilities in place
-            log_probs = only_words(torch.log_softmax(logits, -1, out=logits), config)
-            top, written, rows = best_extensions(beam, log_probs, 2 * n)
-            ended = (written[..., -1] == config.eos_id) | (t == max_len)
-            finished.add(beam.sentences, written[:, :n, 1:], top[:, :n], ended[:, :n], n)
-            done = finished.count[beam.sentences] >= n
-            if done.all():
+    config = model.config
+    finished = FinishedHypotheses(len(src), beam_size, length_penalty)
+    with inference_context(model):
+        steps = decoder(model, src)
+        sentences = torch.arange(len(src), device=src.device)
+        written = src.new_full((len(src), 1, 1), config.bos_id)  # b n t
+        scores = torch.zeros(len(src), 1, device=src.device)  # b n
+        for t in range(1, min(max_len, config.max_len) + 1):
+            logits = steps.step(rearrange(written[:, :, -1], "b n -> (b n)")).float()
+            torch.log_softmax(logits, -1, out=logits)  # in place: nothing else is as large
+            log_probs = mask_special_tokens(logits, config)
+            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam_size)
+            prefixes = rearrange(written, "b n t -> (b n) t")[rows]
+            written = torch.cat([prefixes, rearrange(tokens, "b c -> b c 1")], dim=-1)
+            ended = (tokens == config.eos_id) | (t == min(max_len, config.max_len))
+            finished.add(sentences, written[:, :, 1:], scores, ended)
+            going = ~finished.complete(sentences)
+            if not going.any():
                 break
-            steps.select(beam.go_on(top.masked_fill(ended, -torch.inf), written, rows, n))
-            if 4 * done.sum() >= len(done):
-                steps.keep(beam.keep(~done))
-        return finished.result()
-
-
-# %%
-def at_least_one(beam_size: int) -> int:
-    """Return the beam size; ValueError when it holds no hypothesis."""
-    if beam_size < 1:
-        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-    return beam_size
+            sentences = sentences[going]
+            scores = scores.masked_fill(ended, -math.inf)[going]
+            scores, kept = scores.topk(min(beam_size, scores.shape[1]))
+            written = written[going].gather(1, repeat(kept, "b n -> b n t", t=t + 1))
+            steps.reorder(rows[going].gather(1, kept))
+    return finished.best(config.pad_id)
 
 
 # %% [markdown]
-# ### From text to text
-#
-# A model and its vocabulary make a translator. Sentences of like length go together, because padding is work for nothing. `PackedDecoder`
-# does what `IncrementalDecoder` does, faster; chapter 15 tells how.
-
-
-# %%
-class TorchEngine:
-    """Search with PyTorch: on a CPU as many groups at once as there are threads, on a GPU one after the other."""
-
-    def __init__(self, model: Transformer):
-        self.model, self.decoder = model, PackedDecoder(model)
-
-    def search_all(
-        self, groups: Sequence[tuple[list[list[int]], int]], beam_size: int = 5, length_penalty: float = 1.0
-    ) -> Iterator[list[list[int]]]:
-        """Yield the translations of each group of sources with its max_len, ids in and ids out, padding included."""
-        model, device = self.model, self.model.bias.device
-
-        def search(group: tuple[list[list[int]], int]) -> list[list[int]]:
-            rows, max_len = group
-            src = pad(rows, model.config.pad_id).to(device)
-            if beam_size == 1:
-                return greedy_search(model, src, max_len, self.decoder).tolist()
-            return beam_search(model, src, beam_size, length_penalty, max_len, self.decoder)[0].tolist()
-
-        workers = torch.get_num_threads() if device.type == "cpu" else 1
-        pieces = shared_out(groups, workers)
-        with decoding(model), closing(spread(search, list(chain(*pieces)), workers)) as found:
-            for group in pieces:
-                yield [ids for _ in group for ids in next(found)]
-
-
-# %%
-def shared_out(groups: Sequence[tuple[list[list[int]], int]], workers: int) -> list[list[tuple[list[list[int]], int]]]:
-    """Cut the last groups into pieces, as many groups and as small as it takes for the workers to end soonest."""
-    sizes = [len(rows) for rows, _ in groups]
-    tries = [max(0, len(sizes) - whole) for whole in range(2 * workers + 1)], range(max(sizes, default=0), 7, -4)
-    plans = [sizes[:whole] + [min(size, part) for size in sizes[whole:]] for whole, part in product(*tries)]
-    plan = min(plans, key=lambda parts: last_end(sizes, parts, workers), default=sizes)
-    return [
-        [(rows[i : i + part], max_len) for i in range(0, len(rows), part)]
-        for (rows, max_len), part in zip(groups, plan, strict=True)
-    ]
-
-
-# %%
-def last_end(sizes: Sequence[int], parts: Sequence[int], workers: int, call: int = 8) -> int:
-    """Return when the last worker ends, if pieces are taken in order and `call` sentences more would cost what each piece does."""
-    ends = [0] * workers
-    for size, part in zip(sizes, parts, strict=True):
-        for start in range(0, size, part):
-            heapq.heapreplace(ends, ends[0] + min(part, size - start) + call)
-    return max(ends)
-
-
-# %%
-def spread(work: Callable, groups: Sequence, workers: int | None = None) -> Iterator:
-    """Yield work(group) for each group, in order, by one-thread workers: as many as PyTorch has threads, unless said.
-
-    A small operator has too little to do for two threads; a whole group has enough.
-    """
-    threads = torch.get_num_threads()
-    workers = workers or threads
-    if min(workers, len(groups)) < 2:
-        yield from map(work, groups)
-        return
-    torch.set_num_threads(1)
-    futures = [crew(workers, os.getpid()).submit(work, group) for group in groups]
-    try:
-        yield from (future.result() for future in futures)
-    finally:
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        torch.set_num_threads(threads)
-
-
-# %%
-@functools.cache
-def crew(workers: int, process: int) -> ThreadPoolExecutor:
-    """Return one-thread workers, which a process keeps: memory that they have used before, they use again without page faults."""
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-
-
-# %%
-class Translator:
-    """A model and its vocabulary: sentences in, sentences out.
-
-    `engine` searches; by default it is PyTorch's, with a copy of the decoder's weights as they are now.
-    """
-
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, engine: TorchEngine | CTranslate2Engine | None = None):
-        self.model, self.tokenizer, self.engine = model, tokenizer, engine or TorchEngine(model)
-
-    @classmethod
-    def load(
-        cls, name: str | Path, device: str = "cpu", engine: str = "torch", precision: str = "fp32"
-    ) -> "Translator":
-        """Read a translator from a folder, or by the name under which it was trained.
-
-        `engine` is torch or ctranslate2 (exported at first use), `precision` fp32, bf16 (torch) or int8 (ctranslate2).
-        """
-        folder = model_folder(name)
-        model = load_model(folder).to(device)
-        tokenizer = read_tokenizer(folder / "tokenizer.json", model.config.vocab_size)
-        if engine == "ctranslate2":
-            exported = current_ctranslate2(model, tokenizer, folder / "ctranslate2")
-            return cls(model, tokenizer, CTranslate2Engine(exported, model.config, device, precision))
-        if engine != "torch" or precision not in ("fp32", "bf16"):
-            raise ValueError(f"engine torch has fp32 and bf16, ctranslate2 fp32 and int8: not {engine} {precision}")
-        return cls(model.bfloat16() if precision == "bf16" else model, tokenizer)
-
-    def translate(
-        self,
-        texts: Sequence[str],
-        beam_size: int = 5,
-        length_penalty: float = 1.0,
-        max_tokens: int = 4096,
-        progress: bool = False,
-    ) -> list[str]:
-        """Return the translation of every text; `beam_size` 1 is greedy search.
-
-        Texts of like length are translated together, up to `max_tokens` hypotheses × source places at once. ValueError for a text
-        that is empty, has no known character, or is longer than the model's max_len.
-        """
-        if isinstance(texts, str):
-            raise ValueError("translate takes a list of sentences, not one string")
-        rows = encode(self.tokenizer, texts)
-        check_lengths(rows, self.model.config.max_len)
-        groups = groups_by_length(rows, max_tokens // at_least_one(beam_size))
-        work = [([rows[i] for i in group], 2 * bucket(len(rows[group[0]]))) for group in groups]
-        results = self.engine.search_all(work, beam_size, length_penalty)
-        found: dict[int, list[int]] = {}
-        for group, ids in zip(groups, tqdm(results, "translating", len(groups), disable=not progress), strict=True):
-            found |= zip(group, ids, strict=True)
-        return decode(self.tokenizer, [found[i] for i in range(len(rows))])
-
-
-# %%
-def check_lengths(rows: Sequence[Sequence[int]], limit: int) -> None:
-    """Raise a ValueError that names the first text that is longer than the model can read."""
-    for number, row in enumerate(rows, start=1):
-        if len(row) > limit:
-            raise ValueError(f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it")
-
-
-# %%
-def model_folder(name: str | Path) -> Path:
-    """Return the folder that is named, or that was trained under that name; FileNotFoundError when there is neither."""
-    folder = next((path for path in (Path(name), cache_dir() / name) if (path / "config.json").is_file()), None)
-    if folder is None:
-        raise FileNotFoundError(
-            f"there is no model {str(name)!r}: give a folder with config.json, model.safetensors and tokenizer.json, "
-            "or train one with `python -m transformer train`"
-        )
-    return folder
-
-
-# %%
-def bucket(length: int) -> int:
-    """Return the length rounded up to a multiple of 16: a limit that does not depend on neighbours in a batch."""
-    return 16 * math.ceil(length / 16)
-
-
-# %%
-def groups_by_length(rows: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-    """Return the numbers of the rows, longest first, in groups of one bucket and of at most `max_tokens` places."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
-        longest = len(rows[groups[-1][0]]) if groups else 0
-        if bucket(longest) != bucket(len(rows[i])) or longest * (len(groups[-1]) + 1) > max_tokens:
-            groups.append([])
-        groups[-1].append(i)
-    return groups
-
-
-# %%
-def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
-    """Read a tokenizer.json; ValueError when it is damaged or made for another model."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:
-        raise ValueError(f"{path} is not a tokenizer ({error!s:.200})") from None
-    tokenizer.encode_special_tokens = True
-    if tokenizer.get_vocab_size() != vocab_size:
-        entries = tokenizer.get_vocab_size()
-        raise ValueError(f"{path} has {entries} entries and the model {vocab_size}: they do not belong together")
-    return tokenizer
-
-
-# %% [markdown]
-# How good is a translation? **BLEU** compares its word sequences with a reference's, **chrF** its character sequences, over a whole test set.
-# Both depend on details, such as how words are split. So a score comes with a signature that says how it was computed; without one it
-# cannot be compared.
-
-
-# %%
-def scores(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> dict[str, float | list[str]]:
-    """Return BLEU and chrF of a whole test set with the signatures that say how they were computed.
-
-    Source: Post 2018 (sacrebleu). `tokenize` "none" is for text that is tokenized already.
-    """
-    metrics = {"BLEU": BLEU(tokenize=tokenize, force=tokenize == "none"), "chrF": CHRF()}
-    hypotheses, references = list(hypotheses), [list(references)]
-    found = {name: round(metric.corpus_score(hypotheses, references).score, 2) for name, metric in metrics.items()}
-    return found | {"signatures": [f"{name}: {metric.get_signature()}" for name, metric in metrics.items()]}
-
-
-# %%
-def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
-    """Return the texts as lowercased, normalised Moses tokens: the form in which papers on Multi30k score."""
-    try:
-        from sacremoses import MosesPunctNormalizer, MosesTokenizer
-    except ImportError:
-        raise ValueError("Moses tokens need the package sacremoses: pip install sacremoses") from None
-    normalizer, tokenizer = MosesPunctNormalizer(language), MosesTokenizer(language)
-    return [tokenizer.tokenize(normalizer.normalize(text.lower()), return_str=True) for text in texts]
-
+# `steps.reorder` is the line that is easily forgotten. When hypotheses change places, **the cache
+# must change with them**; otherwise each continues with the past of another.
 
 # %% [markdown]
 # ## The proof
 #
-# **Cached equals uncached.** A model of four heads and two layers, three sources of different lengths, 20 tokens: once in a single pass as in
-# training, once token by token.
+# **Cached equals uncached.** A model of four heads and two layers, three sources of different
+# lengths, 20 tokens: once in a single pass as in training, once token by token.
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(1)
@@ -768,8 +606,8 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # print("logits", *step_by_step.shape)
 
 # %% [markdown]
-# **And what does it save?** Count the multiplications with weight matrices, for a translation of 20 tokens: reading everything
-# again at each step, and with the cache.
+# **And what does it save?** Count the multiplications with weight matrices, for a translation of 20
+# tokens: reading everything again at each step, and with the cache.
 
 # %% tags=["active-ipynb"]
 # from torch.utils.flop_counter import FlopCounterMode
@@ -812,12 +650,13 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # )
 
 # %% [markdown]
-# Without a cache the cost grows with the square of the length, with it in proportion. (Attention itself still looks at all keys; at these
-# lengths that is small change.)
+# Without a cache the cost grows with the square of the length, with it in proportion. (Attention
+# itself still looks at all keys; at these lengths that is small change.)
 
 # %% [markdown]
-# **A beam of one is greedy search**, and a score is the **true log-probability**: give the finished translation back by teacher
-# forcing, add up the log-probabilities of its tokens, and the same number must come out.
+# **A beam of one is greedy search**, and a score is the **true log-probability**: give the finished
+# translation back by teacher forcing, add up the log-probabilities of its tokens, and the same
+# number must come out.
 
 # %% tags=["active-ipynb"]
 # ids, log_probs = beam_search(model, src, beam_size=1, max_len=12)
@@ -830,8 +669,8 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # torch.testing.assert_close(log_probs, again, atol=1e-4, rtol=0)
 
 # %% [markdown]
-# **A beam that is wide enough finds the best of all.** Six ids, at most three tokens: few enough to try every sequence. Greedy
-# search misses the best; a beam of 64 holds them all.
+# **A beam that is wide enough finds the best of all.** Six ids, at most three tokens: few enough to
+# try every sequence. Greedy search misses the best; a beam of 64 holds them all.
 
 # %% tags=["active-ipynb"]
 # from itertools import product
@@ -859,8 +698,9 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # %% [markdown]
 # ### The check
 #
-# The checks try what goes wrong in practice: position 0 for every token, a search that runs on after `</s>` or in training mode, finished
-# hypotheses thrown away, logits added as if they were log-probabilities, a cache that stays in the old order.
+# The checks try what goes wrong in practice: position 0 for every token, a search that runs on
+# after `</s>` or in training mode, finished hypotheses thrown away, logits added as if they were
+# log-probabilities, a cache that stays in the old order.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_beam_search, check_greedy, check_incremental, check_sample
@@ -873,7 +713,8 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # %% [markdown]
 # ## The look
 #
-# Now the translator that chapter 11 trained. (If it is not there yet, the next cell trains it: a few minutes, once.)
+# Now the translator that chapter 11 trained. (If it is not there yet, the next cell trains it: a
+# few minutes, once.)
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # from transformer.training import trained_translator
@@ -890,15 +731,17 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # assert translator.translate(["I love you very much"]) == ["ti amo molto"]
 
 # %% [markdown]
-# The first has three words for five: the subject is dropped, *you* has moved before the verb. In the second, *on the* has melted into one
-# word. A negation and a question; Italian asks by a question mark alone:
+# The first has three words for five: the subject is dropped, *you* has moved before the verb. In
+# the second, *on the* has melted into one word. A negation and a question; Italian asks by a
+# question mark alone:
 
 # %% tags=["active-ipynb"]
 # show("I do not love you", "does the girl read the interesting book?")
 
 # %% [markdown]
-# **Agreement** is what attention is for. *Red* and *tired* have four forms each; which one is right is decided by a word elsewhere in the
-# sentence. And *it* can only be *la* or *lo* by looking back at what was read:
+# **Agreement** is what attention is for. *Red* and *tired* have four forms each; which one is right
+# is decided by a word elsewhere in the sentence. And *it* can only be *la* or *lo* by looking back
+# at what was read:
 
 # %% tags=["active-ipynb"]
 # show("the red house", "the red houses", "the girl is very tired", "the boys are very tired")
@@ -907,8 +750,9 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # %% [markdown]
 # ### Where does it look?
 #
-# Cross-attention of the last layer while it writes the running sentence. Rows are queries: each stands for the token that is *being written*
-# there. Columns are keys, the subwords of the source. The mask that the model used goes into the picture, too.
+# Cross-attention of the last layer while it writes the running sentence. Rows are queries: each
+# stands for the token that is *being written* there. Columns are keys, the subwords of the source.
+# The mask that the model used goes into the picture, too.
 
 # %% tags=["active-ipynb"]
 # from transformer.multi_head import head_weights
@@ -927,9 +771,10 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # plot_attention(head_weights(cross, *seen[0])[0], queries=rows, keys=columns)
 
 # %% [markdown]
-# For *gatto* it looks at *cat*, for *sul* at *on*, for *tappeto* at *mat*: nobody ever told it which word belongs to which. The heads do not
-# agree on *un*. Some look at *a*, which says that there is an article; others already at *cat*, which says which one, *un* or *una*.
-# (Trained on another machine, the heads may share the work in another way.) One head alone, with its numbers:
+# For *gatto* it looks at *cat*, for *sul* at *on*, for *tappeto* at *mat*: nobody ever told it
+# which word belongs to which. The heads do not agree on *un*. Some look at *a*, which says that
+# there is an article; others already at *cat*, which says which one, *un* or *una*. (Trained on
+# another machine, the heads may share the work in another way.) One head alone, with its numbers:
 
 # %% tags=["active-ipynb"]
 # plot_attention(head_weights(cross, *seen[0])[0, 0], queries=rows, keys=columns, title="The first head")
@@ -937,8 +782,8 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # %% [markdown]
 # ### Side by side
 #
-# 200 sentences of the test split, which it has never seen. What counts is the share of translations that are right to the
-# letter: greedy, a beam of five, and four ways of throwing dice.
+# 200 sentences of the test split, which it has never seen. What counts is the share of translations
+# that are right to the letter: greedy, a beam of five, and four ways of throwing dice.
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # from transformer.data import english_italian
@@ -972,9 +817,10 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # assert shares["T = 3"] < shares["T = 3, top 3"] < shares["greedy"]
 
 # %% [markdown]
-# This model is sure of itself, since every sentence has one translation: greedy and beam find the same. On real captions, where
-# many words would do, a beam finds a little more. Heat makes the dice likelier to fall on nonsense, and one wrong token ruins
-# a sentence; `top_k` keeps the worst away. Sampling is for when one wants *variety*, not the one best answer.
+# This model is sure of itself, since every sentence has one translation: greedy and beam find the
+# same. On real captions, where many words would do, a beam finds a little more. Heat makes the dice
+# likelier to fall on nonsense, and one wrong token ruins a sentence; `top_k` keeps the worst away.
+# Sampling is for when one wants *variety*, not the one best answer.
 
 # %% tags=["active-ipynb"]
 # found = scores(translator.translate(english), italian)
@@ -982,9 +828,10 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # print(*(signature.split("|version")[0] for signature in found["signatures"]), sep="\n")
 
 # %% [markdown]
-# The signature: one reference (`nrefs:1`), letters as they are (`case:mixed`), words split by the rules `13a`; the version of sacrebleu
-# belongs to it as well. A BLEU this high says as much about the test as about the model. It is for comparing
-# two systems on one test set, never numbers from different ones.
+# The signature: one reference (`nrefs:1`), letters as they are (`case:mixed`), words split by the
+# rules `13a`; the version of sacrebleu belongs to it as well. A BLEU this high says as much about
+# the test as about the model. It is for comparing two systems on one test set, never numbers from
+# different ones.
 
 # %% [markdown]
 # ## Paper and code
@@ -995,7 +842,7 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # | length penalty $\alpha = 0.6$, by $((5 + t)/6)^\alpha$ (section 6.1; Wu et al. 2016) | $t^\alpha$ with $\alpha = 1$: the mean log-probability a token | simpler |
 # | output up to 50 tokens longer than the input (section 6.1) | twice the input, rounded up to 16 | captions are short |
 # | says nothing of a cache | keys and values kept | the same output for a fraction of the work |
-# | checkpoint averaging (section 6.1) | averaged in training (chapter 11) | nothing left to do here |
+# | checkpoint ema_decay (section 6.1) | averaged in training (chapter 11) | nothing left to do here |
 
 # %% [markdown]
 # **Shapes so far**
@@ -1010,4 +857,5 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
 # | $n$ hypotheses a sentence | rows `(b n)` | (5, …) |
 #
 # That is the whole Transformer, from ids to a translation. Now train it on text of your own:
-# `python -m transformer train --help`. And to start over with open eyes: [the introduction](00_introduction.ipynb).
+# `python -m transformer train --help`. And to start over with open eyes: [the
+# introduction](00_introduction.ipynb).
