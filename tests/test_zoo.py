@@ -9,25 +9,37 @@ from pathlib import Path
 import pytest
 import torch
 
-from transformer import checks, data, decoder, embeddings, encoder, feed_forward, inference, model, training
-from transformer.attention import attention, attention_weights
-from transformer.multi_head import MultiHeadAttention, head_weights
-from transformer.positional_encoding import PositionalEncoding, sinusoidal_positions
-from transformer.residual_norm import PostNorm, PreNorm, layer_norm
+from transformer import (
+    attention,
+    checks,
+    data,
+    decoder,
+    embeddings,
+    encoder,
+    feed_forward,
+    inference,
+    metrics,
+    model,
+    multi_head,
+    positional_encoding,
+    residual_norm,
+    training,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+ZOO = Path(__file__).parent / "zoo"
 TEXTS = ["the cat is on the mat", "il caffè è sul tavolo"] * 3
 RIGHT = {
     "check_embedding": embeddings.TokenEmbedding,
-    "check_positions": sinusoidal_positions,
-    "check_positional_encoding": PositionalEncoding,
-    "check_attention_weights": attention_weights,
-    "check_attention": attention,
-    "check_multi_head": MultiHeadAttention,
-    "check_head_weights": head_weights,
-    "check_layer_norm": layer_norm,
-    "check_residual": PostNorm,
+    "check_positions": positional_encoding.sinusoidal_positions,
+    "check_positional_encoding": positional_encoding.PositionalEncoding,
+    "check_attention_weights": attention.attention_weights,
+    "check_attention": attention.attention,
+    "check_multi_head": multi_head.MultiHeadAttention,
+    "check_head_weights": multi_head.head_weights,
+    "check_layer_norm": residual_norm.layer_norm,
+    "check_residual": residual_norm.PostNorm,
     "check_feed_forward": feed_forward.FeedForward,
     "check_encoder_layer": encoder.EncoderLayer,
     "check_encoder": encoder.Encoder,
@@ -46,36 +58,42 @@ RIGHT = {
     "check_beam_search": inference.beam_search,
     "check_sample": inference.sample,
     "check_incremental": inference.IncrementalDecoder,
-    "check_scores": inference.scores,
+    "check_scores": metrics.scores,
 }
-BUGS = sorted(
-    path.stem for path in (Path(__file__).parent / "zoo").glob("*.py") if path.stem not in ("__init__", "plain")
-)
-CASES = [*RIGHT.items(), ("check_residual", PreNorm)]
+OPTIONS = {
+    residual_norm.PreNorm: {"placement": "pre"},
+    RIGHT["check_tokenizer"]: {"train": TEXTS},
+}
+CASES = [*RIGHT.items(), ("check_residual", residual_norm.PreNorm)]
+NAMES = [getattr(right, "__name__", name) for name, right in CASES]
+BUGS = sorted(".".join(path.relative_to(ZOO).with_suffix("").parts) for path in ZOO.glob("*/*.py"))
+
+
+def bug_module(bug: str):
+    """Import a member of the zoo, such as ch03_attention.attention_mixes_keys."""
+    return importlib.import_module(f"zoo.{bug}")
 
 
 def run(name: str, implementation: object, **options) -> None:
+    """Run a check by its name."""
     getattr(checks, name)(implementation, **options)
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_bug_is_caught_and_named(bug: str) -> None:
-    wrong = importlib.import_module(f"zoo.{bug}")
+    wrong = bug_module(bug)
     with pytest.raises(checks.CheckError) as caught:
         run(wrong.CHECK, wrong.wrong, **getattr(wrong, "OPTIONS", {}))
     assert re.search(wrong.CAUGHT_BY, str(caught.value)), caught.value
     assert wrong.__doc__.count("\n") == 0, "one sentence says what the mistake is"
 
 
-def options_of(name: str, implementation: object) -> dict:
-    return {"placement": "pre"} if implementation is PreNorm else {"train": TEXTS} if name == "check_tokenizer" else {}
-
-
-@pytest.mark.parametrize(("name", "right"), CASES, ids=[getattr(right, "__name__", name) for name, right in CASES])
+@pytest.mark.parametrize(("name", "right"), CASES, ids=NAMES)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_what_is_right_passes_in_one_line(name: str, right: object, device: str, capsys) -> None:
     state = torch.get_rng_state()
-    run(name, right, device=device, **options_of(name, right))
+    options = next((options for key, options in OPTIONS.items() if key is right), {})
+    run(name, right, device=device, **options)
     printed = capsys.readouterr().out
     assert re.fullmatch(r"[\w ]+: right \(.+\)\n", printed)
     assert not re.search(r"\d\.\d|\de-\d", printed), "what it prints is the same on every machine"
@@ -83,8 +101,30 @@ def test_what_is_right_passes_in_one_line(name: str, right: object, device: str,
 
 
 def test_every_check_has_a_right_implementation_and_a_bug() -> None:
-    names = {name for name, value in vars(checks).items() if name.startswith("check_") and inspect.isfunction(value)}
-    assert names == set(RIGHT) == {importlib.import_module(f"zoo.{bug}").CHECK for bug in BUGS}
+    found = inspect.getmembers(checks, inspect.isfunction)
+    names = {name for name, _ in found if name.startswith("check_")}
+    assert names == set(RIGHT) == {bug_module(bug).CHECK for bug in BUGS}
+
+
+def test_every_check_is_exported() -> None:
+    folder = Path(checks.__file__).parent
+    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    defined = set(re.findall(r"^def (check_\w+)", text, re.MULTILINE))
+    assert defined | {"CheckError"} == set(checks.__all__)
+
+
+def test_every_folder_of_the_zoo_has_a_module_of_checks() -> None:
+    folders = {path.name for path in ZOO.iterdir() if path.is_dir() and list(path.glob("*.py"))}
+    modules = {path.stem for path in Path(checks.__file__).parent.glob("*.py")}
+    assert folders <= modules
+    chapters = {name for name in modules if re.match(r"ch\d\d_", name)}
+    assert chapters <= folders, "a chapter without a known bug"
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_lies_in_the_folder_of_its_check(bug: str) -> None:
+    check = getattr(checks, bug_module(bug).CHECK)
+    assert check.__module__ == f"transformer.checks.{bug.split('.')[0]}"
 
 
 def test_the_plain_beam_search_that_the_zoo_breaks_is_right() -> None:
@@ -97,8 +137,7 @@ def test_an_error_of_the_implementation_is_reported_with_its_input() -> None:
     def broken(q, k, mask=None):
         return q @ k
 
-    with pytest.raises(
-        checks.CheckError, match=r"attention weights: it raised RuntimeError on \(2×3×5×4 float32"
-    ) as caught:
+    message = r"attention weights: it raised RuntimeError on \(2×3×5×4 float32"
+    with pytest.raises(checks.CheckError, match=message) as caught:
         checks.check_attention_weights(broken)
     assert isinstance(caught.value.__cause__, RuntimeError)

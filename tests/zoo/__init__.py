@@ -1,1 +1,1 @@
-"""Wrong implementations that people really write, one a file; each must be caught by a check that names it."""
+"""Wrong implementations that people really write; a check must catch each of them and name it."""

@@ -1,8 +1,0 @@
-"""A mask b t, which broadcasts over queries and keys of attention as if the batch were the queries."""
-
-CHECK = "check_padding_mask"
-CAUGHT_BY = "wanted 2×1×1×5"
-
-
-def wrong(ids, pad_id):
-    return ids != pad_id
