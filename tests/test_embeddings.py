@@ -1,4 +1,4 @@
-"""What chapter 1 says of the table."""
+"""Chapter 1: token embeddings."""
 
 import pytest
 import torch
@@ -6,17 +6,24 @@ import torch
 from transformer.embeddings import TokenEmbedding
 
 
-def test_one_id_has_one_vector_wherever_it_stands() -> None:
+def test_an_id_has_the_same_vector_at_every_position() -> None:
     out = TokenEmbedding(11, 6)(torch.tensor([[3, 5, 3], [7, 3, 0]]))
     assert out.shape == (2, 3, 6)
-    assert out[0, 0].equal(out[0, 2]) and out[0, 0].equal(out[1, 1])
+    assert out[0, 0].equal(out[0, 2])
+    assert out[0, 0].equal(out[1, 1])
     assert not out[0, 0].equal(out[0, 1])
 
 
 @pytest.mark.parametrize("d_model", [1, 7, 64])
-def test_vectors_have_the_root_of_d_model_times_the_rows(d_model: int) -> None:
+def test_vectors_are_the_rows_times_the_root_of_d_model(d_model: int) -> None:
     embedding = TokenEmbedding(11, d_model)
-    torch.testing.assert_close(embedding(torch.tensor([[4]]))[0, 0], embedding.weight[4] * d_model**0.5)
+    vector = embedding(torch.tensor([[4]]))[0, 0]
+    torch.testing.assert_close(vector, embedding.weight[4] * d_model**0.5)
+
+
+def test_vectors_start_with_unit_variance() -> None:
+    embedding = TokenEmbedding(1000, 64)
+    assert 0.98 < embedding(torch.arange(1000)[None]).std() < 1.02
 
 
 def test_only_rows_that_were_read_get_a_gradient() -> None:

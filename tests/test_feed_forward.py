@@ -1,4 +1,4 @@
-"""What chapter 6 says of the block that thinks."""
+"""Test the feed-forward block (chapter 6)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,22 +6,34 @@ import torch.nn.functional as F
 from transformer.feed_forward import FeedForward
 
 
-def test_every_position_is_alone() -> None:
-    block, x = FeedForward(6, 14), torch.randn(2, 5, 6)
+def test_positions_do_not_affect_one_another() -> None:
+    x = torch.randn(2, 5, 6)
+    block = FeedForward(6, 14)
     for t in range(5):
         torch.testing.assert_close(block(x[:, t : t + 1]), block(x)[:, t : t + 1])
 
 
-def test_it_is_two_matrices_with_a_relu_between() -> None:
-    block, x = FeedForward(6, 14), torch.randn(2, 5, 6)
-    torch.testing.assert_close(block(x), F.relu(x @ block.w_1.weight.T) @ block.w_2.weight.T)
+def test_feed_forward_is_two_linear_layers_with_a_relu_between() -> None:
+    x = torch.randn(2, 5, 6)
+    block = FeedForward(6, 14)
+    torch.nn.init.normal_(block.w_1.bias)
+    torch.nn.init.normal_(block.w_2.bias)
+    hidden = F.relu(x @ block.w_1.weight.T + block.w_1.bias)
+    torch.testing.assert_close(block(x), hidden @ block.w_2.weight.T + block.w_2.bias)
 
 
-def test_two_thirds_of_a_layers_parameters_are_here() -> None:
+def test_biases_start_at_zero() -> None:
+    block = FeedForward(6, 14)
+    assert not block.w_1.bias.any()
+    assert not block.w_2.bias.any()
+
+
+def test_parameter_count_at_the_papers_size() -> None:
     count = sum(p.numel() for p in FeedForward(512, 2048).parameters())
     assert count == 2 * 512 * 2048 + 2048 + 512
 
 
-def test_another_activation_may_be_chosen() -> None:
-    block, x = FeedForward(6, 14, activation=F.gelu), torch.randn(2, 5, 6)
+def test_another_activation_can_be_passed_in() -> None:
+    x = torch.randn(2, 5, 6)
+    block = FeedForward(6, 14, activation=F.gelu)
     torch.testing.assert_close(block(x), block.w_2(F.gelu(block.w_1(x))))

@@ -1,4 +1,4 @@
-"""What chapter 5 says of sums and norms."""
+"""Test layer norm, post-norm and pre-norm (chapter 5)."""
 
 import pytest
 import torch
@@ -11,24 +11,40 @@ from transformer.residual_norm import LayerNorm, PostNorm, PreNorm, layer_norm
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(d=st.integers(2, 20), scale=st.sampled_from([1e-3, 1.0, 1e3]), shift=st.floats(-5, 5))
-def test_layer_norm_equals_pytorchs(d: int, scale: float, shift: float) -> None:
-    x, gain, bias = scale * torch.randn(3, d, dtype=torch.float64) + shift, *torch.randn(2, d, dtype=torch.float64)
+def test_layer_norm_equals_pytorch(d: int, scale: float, shift: float) -> None:
+    x = scale * torch.randn(3, d, dtype=torch.float64) + shift
+    gain, bias = torch.randn(2, d, dtype=torch.float64)
     torch.testing.assert_close(layer_norm(x, gain, bias), F.layer_norm(x, (d,), gain, bias))
 
 
-def test_the_module_is_the_function_in_one_kernel() -> None:
-    norm, x = LayerNorm(6), torch.randn(2, 5, 6)
+def test_layer_norm_module_equals_the_function() -> None:
+    x = torch.randn(2, 5, 6)
+    norm = LayerNorm(6)
+    torch.nn.init.normal_(norm.gain)
+    torch.nn.init.normal_(norm.bias)
     torch.testing.assert_close(norm(x), layer_norm(x, norm.gain, norm.bias))
 
 
-@pytest.mark.parametrize(("cls", "want"), [(PostNorm, "norm"), (PreNorm, "nothing")])
-def test_a_sublayer_that_says_nothing_leaves_x(cls: type, want: str) -> None:
+def test_post_norm_of_a_zero_sublayer_is_the_norm() -> None:
     x = torch.randn(2, 5, 6)
-    out = cls(6)(x, torch.zeros_like)
-    torch.testing.assert_close(out, F.layer_norm(x, (6,)) if want == "norm" else x)
+    torch.testing.assert_close(PostNorm(6)(x, torch.zeros_like), F.layer_norm(x, (6,)))
 
 
-def test_a_pre_norm_stack_has_a_straight_way_for_the_gradient() -> None:
+def test_pre_norm_of_a_zero_sublayer_is_the_identity() -> None:
+    x = torch.randn(2, 5, 6)
+    torch.testing.assert_close(PreNorm(6)(x, torch.zeros_like), x)
+
+
+@pytest.mark.parametrize("cls", [PostNorm, PreNorm])
+def test_dropout_is_on_in_training_only(cls: type[PostNorm]) -> None:
+    x = torch.randn(2, 5, 6)
+    residual = cls(6, dropout=0.5)
+    without = cls(6)(x, torch.ones_like)
+    torch.testing.assert_close(residual.eval()(x, torch.ones_like), without)
+    assert not torch.allclose(residual.train()(x, torch.ones_like), without)
+
+
+def test_the_residual_passes_the_gradient_through_fifty_pre_norm_layers() -> None:
     x = torch.randn(2, 5, 6, requires_grad=True)
     y = x
     for _ in range(50):
@@ -38,6 +54,6 @@ def test_a_pre_norm_stack_has_a_straight_way_for_the_gradient() -> None:
 
 
 def test_only_pre_norm_stacks_end_with_a_norm() -> None:
-    assert isinstance(PreNorm.final(6), LayerNorm)
     x = torch.randn(2, 5, 6)
+    assert isinstance(PreNorm.final(6), LayerNorm)
     assert PostNorm.final(6)(x).equal(x)

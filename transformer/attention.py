@@ -2,7 +2,8 @@
 r"""
 # 3 · Attention
 
-**A word learns what it means by asking the others. Here is the operation that lets it ask.**
+**What a word means depends on the words around it. Attention is the operation that lets a word
+look at them.**
 
 ![The architecture; the scaled dot-product inside its three attention blocks is lit](../figures/architecture_03.svg)
 """
@@ -18,10 +19,11 @@ from torch import Tensor
 # %% [markdown]
 # ## The question
 #
-# After chapters 1 and 2 a sentence is a matrix, one row for each word. A row knows its word and its place, and nothing of
-# its neighbours: *mat* has the same row in *on the mat* and in *a yoga mat*.
+# After chapters 1 and 2 a sentence is a matrix, one row for each word. A row holds its word and its
+# position, and nothing about its neighbours: *mat* has the same row in *on the mat* and in *a yoga
+# mat*.
 #
-# What happens if every word simply listens to all the others, equally?
+# What happens if every word simply takes the mean of all words?
 
 # %% tags=["active-ipynb"]
 # import torch
@@ -32,24 +34,26 @@ from torch import Tensor
 # words = "there is a cat on the mat".split()
 # x = torch.randn(7, 16)
 #
-# heard = x.mean(0).expand_as(x)
-# print("different rows before:", len(x.unique(dim=0)), "· after:", len(heard.unique(dim=0)))
+# mean = x.mean(0).expand_as(x)
+# print("different rows before:", len(x.unique(dim=0)), "· after:", len(mean.unique(dim=0)))
 
 # %% [markdown]
-# Seven words went in, and one voice came out, seven times. A plain average mixes, but it cannot care **who is asking**:
-# *cat* and *on* need different things from the same sentence. Each word should choose whom it listens to.
+# Seven different rows went in, and the same row came out seven times. A plain mean does not depend
+# on **which word is looking**, but *cat* and *on* need different things from the same sentence.
+# Each word should choose its own weights.
 
 # %% [markdown]
 # ## By hand
 #
-# Let every word play three parts:
+# Give every word three roles:
 #
 # - its **query** says what it looks for,
 # - its **key** says what it offers,
-# - its **value** is what it hands over to those who listen.
+# - its **value** is what it hands over.
 #
-# Where do they come from? From the same row, copied three times; chapter 4 will give each copy a learned matrix. A query
-# and a key that point the same way have a large dot product. Take three words and two features:
+# All three are copies of the same row; chapter 4 will multiply each copy by a learned matrix. A
+# query and a key that point the same way have a large dot product. Take three words with two
+# features:
 
 # %% tags=["active-ipynb"]
 # q = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -60,9 +64,10 @@ from torch import Tensor
 # scores
 
 # %% [markdown]
-# One row for each query, one column for each key. Row 0 agrees with key 0 and with no other. Softmax turns each row into a
-# **mixing formula**, positive numbers that sum to 1: here $e^2 = 7.39$ against $1$ and $1$, so
-# $7.39 / 9.39 = 0.79$ and twice $0.11$.
+# The scores have one row for each query and one column for each key. Query 0 agrees with key 0 and
+# with no other. Softmax turns each row into a **mixing formula**, positive numbers that sum to 1.
+# In row 0 it compares $e^2 = 7.39$ with $1$ and $1$, so the weights are $7.39 / 9.39 = 0.79$ and
+# twice $0.11$.
 
 # %% tags=["active-ipynb"]
 # weights = scores.softmax(-1)
@@ -70,21 +75,23 @@ from torch import Tensor
 # print(weights @ v)
 
 # %% [markdown]
-# The first word asked for what key 0 offers and got mostly value 0: $0.79 \cdot 10 + 0.11 \cdot 5 = 8.4$. The third asked
-# for both and got an even mix. Check a number or two on paper; there is nothing else inside attention.
+# The first word looked for what key 0 offers and got mostly value 0:
+# $0.79 \cdot 10 + 0.11 \cdot 5 = 8.4$. The third looked for both and got an even mix. Check a
+# number or two on paper: attention computes nothing more than this.
 
 # %% [markdown]
 # ## The definition
 #
 # For queries $Q$, keys $K$ and values $V$ whose rows have $d$ features,
 #
-# $$\operatorname{Attention}(Q, K, V) = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{d}}\right) V$$
+# $$\operatorname{Attention}(Q, K, V)
+# = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{d}}\right) V$$
 #
 # ![Queries meet keys in a table of scores, softmax makes each row a mixing formula, and the values are mixed](../figures/03_attention.svg)
 
 # %% [markdown]
-# The part in front of $V$ deserves a name, because it is the part one wants to look at. A mask says which keys a query may
-# use: `True` means *may attend*.
+# The factor in front of $V$ gets a function of its own, because the weights are what we will plot.
+# A mask says which keys a query may use: `True` means *may attend*.
 
 
 # %% tags=["exercise"]
@@ -93,7 +100,7 @@ def attention_weights(
     k: Float[Tensor, "... k d"],
     mask: Bool[Tensor, "... #q #k"] | None = None,
 ) -> Float[Tensor, "... q k"]:
-    """Return how much each query attends to each key; every row sums to 1.
+    """Return the attention weights, how much each query attends to each key; every row sums to 1.
 
     Keys where `mask` is False get weight 0. A query that may attend to no key gets a row of zeros.
     Source: Vaswani et al. 2017, equation 1.
@@ -106,8 +113,9 @@ def attention_weights(
 
 
 # %% [markdown]
-# Mixing the values is one more product. PyTorch has both steps in one fused kernel that never stores the $q \times k$
-# table; the library uses it, and below we prove that it is the same function.
+# Mixing the values is one more product. PyTorch computes both steps in one fused kernel that never
+# stores the $q \times k$ weights. The library uses this kernel, and below we prove that it is the
+# same function.
 
 
 # %%
@@ -119,7 +127,8 @@ def attention(
 ) -> Float[Tensor, "... q d_v"]:
     """Return the values mixed by the attention weights, one row for each query.
 
-    The fused kernel never stores the q × k weights. Source: Vaswani et al. 2017, equation 1.
+    The mask means the same as in `attention_weights`. The fused kernel never stores the q × k
+    weights. Source: Vaswani et al. 2017, equation 1.
     """
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
@@ -127,10 +136,13 @@ def attention(
 # %% [markdown]
 # ## The proof
 #
-# A batch of 2, 8 heads, 5 queries that ask 7 keys, 64 features each, and a mask that hides some keys at random:
+# A batch of 2 with 8 heads, 5 queries, 7 keys and 64 features each, and a mask that hides some keys
+# at random:
 
 # %% tags=["active-ipynb"]
-# q, k, v = torch.randn(2, 8, 5, 64), torch.randn(2, 8, 7, 64), torch.randn(2, 8, 7, 64)
+# q = torch.randn(2, 8, 5, 64)
+# k = torch.randn(2, 8, 7, 64)
+# v = torch.randn(2, 8, 7, 64)
 # mask = torch.rand(2, 1, 5, 7) < 0.7
 #
 # by_hand = einsum(attention_weights(q, k, mask), v, "b h q k, b h k d -> b h q d")
@@ -138,37 +150,40 @@ def attention(
 # print("q", *q.shape, "· k", *k.shape, "· v", *v.shape, "→", *by_hand.shape)
 
 # %% [markdown]
-# The result has a row for each **query**, whatever the number of keys. Remember this when the decoder, with its own words
-# as queries, asks the encoder.
+# The result has one row for each **query**, whatever the number of keys. Chapter 8 relies on this:
+# there the queries come from the decoder and the keys from the encoder.
 
 # %% [markdown]
 # ### Why divide by $\sqrt{d}$?
 #
-# If the features of $q$ and $k$ are independent with variance 1, their dot product is a sum of $d$ terms of variance 1: its
-# variance is $d$, its spread $\sqrt{d}$. At $d = 512$ scores are spread over $\pm 22$. Before you run the cell: what will
-# softmax make of them?
+# If the features of $q$ and $k$ are independent with variance 1, their dot product is a sum of $d$
+# terms of variance 1. Its variance is $d$ and its standard deviation $\sqrt{d}$; at $d = 512$ that
+# is 22.6. Before you run the cell: what will softmax make of such scores?
 
 # %% tags=["active-ipynb"]
 # for d in (4, 64, 512):
-#     q, k = torch.randn(1000, d), torch.randn(8, d)
+#     q = torch.randn(1000, d)
+#     k = torch.randn(8, d)
 #     for name, scale in (("raw", 1.0), ("scaled", math.sqrt(d))):
 #         scores = (q @ k.T / scale).requires_grad_()
-#         weights = scores.softmax(-1)
-#         weights.amax(-1).sum().backward()
+#         largest = scores.softmax(-1).amax(-1)
+#         largest.sum().backward()
 #         print(
-#             f"{d=:<4} {name:7} variance {scores.var().item():5.0f}"
-#             f"   largest weight {weights.amax(-1).mean().item():.1f}   gradient {scores.grad.abs().mean().item():.2f}"
+#             f"{d=:<4} {name:7} variance {scores.var().item():5.0f}   largest weight "
+#             f"{largest.mean().item():.1f}   gradient {scores.grad.abs().mean().item():.2f}"
 #         )
 
 # %% [markdown]
-# Raw, at $d = 512$ softmax has turned **binary**: one key takes it all, and almost no gradient flows back, so the model could
-# not change its mind. Scaled, the variance is 1 at every width, and every width learns alike.
+# Without the scale, softmax is almost **binary** at $d = 512$: one key gets nearly all of the
+# weight. Almost no gradient flows back, so training could hardly change that choice. With the
+# scale, the variance is 1 and the numbers are the same at every width.
 
 # %% [markdown]
 # ### Three properties
 #
-# **It has no order.** Shuffle the keys together with their values, and nothing changes. Shuffle the queries, and the results
-# are shuffled in the same way. Attention is *permutation-equivariant*; that is why chapter 2 had to come first.
+# **It ignores order.** Shuffle the keys together with their values, and nothing changes. Shuffle
+# the queries, and the results are shuffled in the same way. Attention is *permutation-equivariant*;
+# this is why chapter 2 had to add positions first.
 
 # %% tags=["active-ipynb"]
 # q, k, v = torch.randn(3, 6, 16).unbind()
@@ -178,33 +193,37 @@ def attention(
 # torch.testing.assert_close(attention(q[shuffled], k, v), attention(q, k, v)[shuffled])
 
 # %% [markdown]
-# **It has no parameters.** All it needs is passed in; what is learned are the matrices that make $q$, $k$ and $v$.
+# **It has no parameters.** Everything it needs is passed in. The model learns the matrices that
+# make $q$, $k$ and $v$.
 #
-# **$-\infty$ switches an interaction off.** $e^{-\infty} = 0$: a masked key gets a weight of exactly 0, whatever it offers,
-# and the rest of the row still sums to 1. Four equal words, each allowed to see itself and its past:
+# **$-\infty$ switches an interaction off.** $e^{-\infty} = 0$: a masked key gets a weight of
+# exactly 0, whatever it offers, and the rest of the row still sums to 1. Here are four equal words,
+# each of which may attend to itself and to earlier words:
 
 # %% tags=["active-ipynb"]
 # alike = torch.zeros(4, 8)
-# past = torch.ones(4, 4, dtype=torch.bool).tril()
-# attention_weights(alike, alike, past)
+# causal = torch.ones(4, 4, dtype=torch.bool).tril()
+# attention_weights(alike, alike, causal)
 
 # %% [markdown]
-# Read it by rows: a row is a query, a column is a key. Most mask bugs are a confusion of the two, or of what `True` means.
+# Read it by rows: a row is a query, a column is a key. Most mask bugs confuse these two, or the
+# meaning of `True`.
 #
-# And a query that may attend to nothing? A plain softmax computes $0/0$, and one `nan` in a batch ruins a training run. Ours
-# returns zeros, and so does PyTorch's kernel:
+# What about a query that may attend to nothing? A plain softmax computes $0/0$, and one `nan` in a
+# batch ruins a training run. Our function returns zeros, and so does PyTorch's kernel:
 
 # %% tags=["active-ipynb"]
-# nobody = torch.zeros(1, 4, dtype=torch.bool)
-# print(scores[:1, :4].masked_fill(~nobody, -math.inf).softmax(-1))
-# print(attention_weights(alike[:1], alike, nobody))
-# print(attention(alike[:1], alike, alike + 1, nobody))
+# nothing = torch.zeros(1, 4, dtype=torch.bool)
+# print(scores[:1, :4].masked_fill(~nothing, -math.inf).softmax(-1))
+# print(attention_weights(alike[:1], alike, nothing))
+# print(attention(alike[:1], alike, alike + 1, nothing))
 
 # %% [markdown]
 # ### The check
 #
-# `check_attention` tries what goes wrong in practice: an inverted mask, a mask on the wrong axis, a missing scale, softmax over
-# the wrong side, `nan` rows, half precision. Pass it a function of your own, and it says what it saw.
+# `check_attention` looks for mistakes that are made in practice: an inverted mask, a mask on the
+# wrong axis, a missing scale, softmax over the wrong axis, `nan` rows, wrong results in half
+# precision. Pass it a function of your own, and it reports what it found.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_attention, check_attention_weights
@@ -215,36 +234,39 @@ def attention(
 # %% [markdown]
 # ## The look
 #
-# *There is a cat on the mat*: which word attends to which? With rows drawn at random there is nothing to understand yet, but
-# the shape of the thing is there. Every row is a mixing formula, and the diagonal is dark, because each word agrees most
-# with itself.
+# *There is a cat on the mat*: which word attends to which? With random rows the map has no meaning
+# yet, but its form is already right. Every row is a mixing formula, and the diagonal is dark,
+# because each word agrees most with itself.
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention
 #
-# plot_attention(attention_weights(x, x), queries=words, keys=words, title="Seven random vectors attend to each other")
+# plot_attention(attention_weights(x, x), words, words, "Seven random vectors attend to each other")
 
 # %% [markdown]
-# Now give the words two features with a meaning, *thing* and *place*, and let each ask for what it needs. Articles and
-# prepositions look for things, things look for places. Nothing is learned, but the map can be read.
+# Now give the words two features with a meaning, *thing* and *place*, and choose what each word
+# looks for. Articles and prepositions look for things, things look for places. Nothing is learned
+# here, but the map can be read.
 
 # %% tags=["active-ipynb"]
 # offers = torch.tensor([[0.0, 0], [0, 0], [0, 0], [1, 0], [0, 1], [0, 0], [1, 1]])
 # seeks = torch.tensor([[0.0, 1], [1, 0], [1, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
 #
-# plot_attention(attention_weights(5 * seeks, offers), words, words, title="Who asks (rows) and who answers (columns)")
+# weights = attention_weights(5 * seeks, offers)
+# plot_attention(weights, words, words, "Which word (row) attends to which (column)")
 
 # %% [markdown]
-# In chapter 12 the same picture comes from a trained model, and there the features have names that nobody chose.
+# In chapter 12 the same picture comes from a trained model, whose features are learned and have no
+# names.
 
 # %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | $\operatorname{softmax}(QK^\top/\sqrt{d_k})\,V$ (equation 1) | the same, in one fused kernel | the $q \times k$ table is never stored |
+# | $\operatorname{softmax}(QK^\top/\sqrt{d_k})\,V$ (equation 1) | the same, in one fused kernel | the $q \times k$ weights are never stored |
 # | masks by "setting to $-\infty$" (section 3.2.3) | boolean, `True` = may attend | one polarity everywhere |
-# | says nothing of a query without keys | returns zeros | padding can empty a row, and `nan` spreads |
+# | does not mention a query without keys | returns zeros | padding can hide every key of a row, and `nan` spreads |
 
 # %% [markdown]
 # **Shapes so far**
@@ -256,4 +278,5 @@ def attention(
 # | scores, weights | `b q k` | (64, 8, 8) |
 # | mixed values | `b q d_v` | (64, 8, 512) |
 #
-# One attention is one opinion. [Chapter 4](04_multi_head.ipynb) asks for eight.
+# One attention gives each word one weighted mean. [Chapter 4](04_multi_head.ipynb) computes eight
+# of them side by side.

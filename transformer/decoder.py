@@ -2,9 +2,9 @@
 r"""
 # 8 · Decoder with masking
 
-**It writes one word after the other, but learns all of them at once: a mask hides what is still to come.**
+**It writes one word after another, but learns all of them at once: a mask hides what comes next.**
 
-![The architecture; the decoder, a stack of N layers of three sublayers each, is lit](../figures/architecture_08.svg)
+![The architecture; the decoder, N layers of 3 sublayers, is lit](../figures/architecture_08.svg)
 """
 
 # %%
@@ -20,10 +20,11 @@ from transformer.residual_norm import PostNorm
 # %% [markdown]
 # ## The question
 #
-# A decoder writes from left to right: given the words so far, it guesses the next. To learn, it gets a whole sentence, and
-# position $i$ is asked for word $i + 1$. Chapter 7 has a layer that reads whole sentences. Can it be trained to write?
+# A decoder writes from left to right: it predicts the next word from the words so far. In training
+# it gets a whole sentence, and position $i$ predicts word $i + 1$. Chapter 7 has a layer that reads
+# whole sentences. Can it be trained to write?
 #
-# Test it on random digits, which **nobody** can foresee: an honest guess has a loss of $\ln 10 = 2.30$, at every position.
+# Test it on random digits, which **nothing** can predict: at best, the loss is $\ln 10 = 2.30$.
 
 # %% tags=["active-ipynb"]
 # import torch.nn.functional as F
@@ -33,19 +34,19 @@ from transformer.residual_norm import PostNorm
 # from transformer.positional_encoding import PositionalEncoding
 #
 # torch.set_printoptions(precision=2, sci_mode=False)
-# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
+# torch.set_num_threads(1)  # many small products are faster on one thread
 #
 #
 # def loss_at_each_position(mask):
 #     torch.manual_seed(0)
-#     embedding, positions = TokenEmbedding(10, 64), PositionalEncoding(64, max_len=16)
-#     layer, guess = EncoderLayer(64, 4, 128), nn.Linear(64, 10)
-#     optimizer = torch.optim.Adam([*embedding.parameters(), *layer.parameters(), *guess.parameters()], lr=3e-3)
+#     embed = nn.Sequential(TokenEmbedding(10, 64), PositionalEncoding(64, max_len=16))
+#     layer = EncoderLayer(64, 4, 128)
+#     to_logits = nn.Linear(64, 10)
+#     optimizer = torch.optim.Adam(nn.ModuleList([embed, layer, to_logits]).parameters(), lr=3e-3)
 #     for _ in range(150):
 #         digits = torch.randint(10, (64, 9))
-#         given, wanted = digits[:, :-1], digits[:, 1:]
-#         logits = guess(layer(positions(embedding(given)), mask))
-#         losses = F.cross_entropy(rearrange(logits, "b t v -> b v t"), wanted, reduction="none").mean(0)
+#         logits = rearrange(to_logits(layer(embed(digits[:, :-1]), mask)), "b t v -> b v t")
+#         losses = F.cross_entropy(logits, digits[:, 1:], reduction="none").mean(0)
 #         optimizer.zero_grad()
 #         losses.mean().backward()
 #         optimizer.step()
@@ -56,34 +57,31 @@ from transformer.residual_norm import PostNorm
 # print("loss below 0.1:", (unmasked < 0.1).tolist())
 
 # %% [markdown]
-# Seven positions foresee random digits almost perfectly. They do not guess, they **copy**: the answer of position $i$ stands
-# in the input, at $i + 1$. Only the last position has nothing after it, and knows nothing.
+# Seven positions predict random digits almost perfectly. They **copy**: the answer for position $i$
+# stands in the input, at $i + 1$. Only the last position has nothing after it to copy.
 #
-# That last position is where a writer always is. This model has learned to cheat and would write noise. Position $i$ must not
-# see what comes after it.
+# When a decoder writes, it is always at that last position. This model has learned to cheat and
+# would write noise. Position $i$ must not see what comes after it.
 
 # %% [markdown]
 # ## By hand
 #
-# Four words, and for every query the same four scores: the logarithms of 1, 2, 3 and 4, so that $e^{\text{score}}$ is a whole
-# number. Put $-\infty$ wherever the key comes after the query. What is allowed forms a **triangle**:
+# Take four words, and for every query the same four scores: the logarithms of 1, 2, 3 and 4, so
+# that $e^{\text{score}}$ is a whole number. Put $-\infty$ wherever the key comes after the query.
+# The allowed scores form a **triangle**:
 
 # %% tags=["active-ipynb"]
 # scores = torch.tensor([1.0, 2.0, 3.0, 4.0]).log().expand(4, 4)
-# past = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
+# triangle = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]).bool()
 #
-# masked = scores.masked_fill(~past, float("-inf"))
+# masked = scores.masked_fill(~triangle, float("-inf"))
 # print(masked.exp().round(decimals=3))
 # print(masked.softmax(-1))
 
 # %% [markdown]
-# $e^{-\infty} = 0$. Row 2 keeps $1, 2, 3$ and divides by $6$: $0.17, 0.33, 0.50$, and for the word to come exactly $0$. Nothing
-# of it is left, not even in the sum below the fraction; that is why one masks *before* the softmax.
-
-# %% [markdown]
-# ### All positions at once
-#
-# Compare the first three rows with the attention of a sentence of three words:
+# $e^{-\infty} = 0$. Row 2 keeps $1, 2, 3$ and divides by $6$: $0.17, 0.33, 0.50$, and exactly $0$
+# for the word to come. The masked score is absent from the sum in the denominator too; that is why
+# the mask comes *before* the softmax. Compare the first three rows with a sentence of three words:
 
 # %% tags=["active-ipynb"]
 # three = masked[:3, :3].softmax(-1)
@@ -91,19 +89,19 @@ from transformer.residual_norm import PostNorm
 # torch.testing.assert_close(three, masked.softmax(-1)[:3, :3])
 
 # %% [markdown]
-# The same numbers. For row 2 the fourth word does not exist: behind the triangle, a sentence of four words holds the four
-# beginnings of length 1, 2, 3 and 4, each with its own question *what comes next?* One pass answers them all. That is how the
-# decoder learns from every word of a sentence at once, where a recurrent network takes one step after the other.
+# The numbers are the same: for row 2 the fourth word does not exist. With the triangle, a sentence
+# of four words holds four training examples, its beginnings of length 1 to 4, each with its next
+# word. One pass serves **all positions at once**; a recurrent network goes step by step.
 
 # %% [markdown]
 # ## The definition
 #
-# The triangle: query $q$ may look at key $k$ if $k \le q$. A word may look at **itself**; it is the next one that it must guess.
+# The triangle: query $q$ may attend to key $k$ if $k \le q$, so a word may attend to **itself**.
 
 
 # %% tags=["exercise"]
 def causal_mask(t: int, device: torch.device | None = None) -> Bool[Tensor, "q k"]:
-    """Return the mask that lets position q look at itself and the past: True where k ≤ q.
+    """Return the causal mask of t positions: True where key ≤ query.
 
     Source: Vaswani et al. 2017, section 3.2.3.
     """
@@ -111,42 +109,43 @@ def causal_mask(t: int, device: torch.device | None = None) -> Bool[Tensor, "q k
 
 
 # %% [markdown]
-# The second mask hides padding, as in chapter 7. It speaks of keys: one row for each sentence, the same for all heads and queries.
+# The second mask hides padding as a key: one row for each sentence, for all heads and queries.
 
 
 # %%
 def padding_mask(ids: Int[Tensor, "b t"], pad_id: int) -> Bool[Tensor, "b 1 1 t"]:
-    """Return the mask that hides padding from everybody: it speaks of keys, so it varies along the last axis."""
+    """Return the padding mask: True where the key is not padding, for every head and query."""
     return rearrange(ids != pad_id, "b t -> b 1 1 t")
 
 
 # %% [markdown]
 # A key must pass both, so they are joined by `&`; broadcasting makes one `b 1 q k` of the two.
 #
-# ![The causal triangle and the padding of each sentence, joined: one mask for each sentence of the batch](../figures/08_masks.svg)
+# ![The causal triangle and the padding of each sentence, joined](../figures/08_masks.svg)
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_mask
 #
 # sentences = ["<s> c'è un gatto sul tappeto".split(), "<s> ti amo molto <pad> <pad>".split()]
-# vocabulary = ["<pad>", *dict.fromkeys(word for sentence in sentences for word in sentence if word != "<pad>")]
-# ids = torch.tensor([[vocabulary.index(word) for word in sentence] for sentence in sentences])
-# both = causal_mask(6) & padding_mask(ids, pad_id=0)
+# ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 7, 8, 9, 0, 0]])  # 0 is <pad>, 1 is <s>
+# causal = causal_mask(6)
+# padding = padding_mask(ids, pad_id=0)
+# both = causal & padding
 #
-# print("causal", *causal_mask(6).shape, "· padding", *padding_mask(ids, 0).shape, "· both", *both.shape)
+# print("causal", *causal.shape, "· padding", *padding.shape, "· both", *both.shape)
 # plot_mask(both[0, 0], queries=sentences[0], keys=sentences[0])
 # plot_mask(both[1, 0], queries=sentences[1], keys=sentences[1])
 
 # %% [markdown]
-# Read by rows: *molto* may ask `<s>`, *ti*, *amo* and itself. The rows of `<pad>` are not empty; what they compute, the loss
-# ignores. When padding stands at the end, the triangle alone already hides it from the words. The second mask costs nothing,
-# and holds wherever the padding stands.
+# Read by rows: *molto* may attend to `<s>`, *ti*, *amo* and itself. The rows of `<pad>` are not
+# empty, but the loss ignores their outputs. When padding stands at the end, the triangle alone
+# already hides it from the words. The second mask works wherever the padding stands.
 
 # %% [markdown]
 # ### The layer
 #
-# Between looking back and thinking there is a third sublayer, **cross-attention**: queries come from the decoder, keys and
-# values from the encoder's memory $m$.
+# Between self-attention and feed-forward there is a third sublayer, **cross-attention**: queries
+# come from the decoder, keys and values from the encoder's memory $m$.
 #
 # $$\begin{aligned}
 # y &= \operatorname{LayerNorm}(x + \operatorname{SelfAttention}(x)) && \text{masked} \\
@@ -154,17 +153,25 @@ def padding_mask(ids: Int[Tensor, "b t"], pad_id: int) -> Bool[Tensor, "b 1 1 t"
 # \operatorname{Layer}(x, m) &= \operatorname{LayerNorm}(z + \operatorname{FeedForward}(z))
 # \end{aligned}$$
 #
-# ![A decoder layer: masked self-attention, cross-attention with keys and values from the memory, feed-forward; three residuals](../figures/08_decoder_layer.svg)
+# ![A decoder layer: masked self-attention, cross-attention with keys and values from the memory,
+# feed-forward; three residuals](../figures/08_decoder_layer.svg)
 
 
 # %% tags=["exercise"]
 class DecoderLayer(nn.Module):
-    """Look back at what is written, ask the source, then think: three sublayers, each with its residual.
+    """Apply self-attention, cross-attention and feed-forward, each with its residual and norm.
 
-    Source: Vaswani et al. 2017, section 3.1.
+    `residual` is `PostNorm` or `PreNorm`. Source: Vaswani et al. 2017, section 3.1.
     """
 
-    def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0, residual: type = PostNorm):
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        d_ff: int,
+        dropout: float = 0.0,
+        residual: type[PostNorm] = PostNorm,
+    ):
         super().__init__()
         self.self_attention = MultiHeadAttention(d_model, n_heads)
         self.cross_attention = MultiHeadAttention(d_model, n_heads)
@@ -178,26 +185,34 @@ class DecoderLayer(nn.Module):
         tgt_mask: Bool[Tensor, "... #t #t"] | None = None,
         src_mask: Bool[Tensor, "... #t #k"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """Return `x` refined; `tgt_mask` is for looking back, `src_mask` for asking the source."""
-        look_back, ask, think = self.residuals
-        x = look_back(x, lambda y: self.self_attention(y, y, tgt_mask))
-        x = ask(x, lambda y: self.cross_attention(y, memory, src_mask))
-        return think(x, self.feed_forward)
+        """Return a new vector for each position; the masks are for self- and cross-attention."""
+        residual_1, residual_2, residual_3 = self.residuals
+        y = residual_1(x, lambda x: self.self_attention(x, x, tgt_mask))
+        z = residual_2(y, lambda y: self.cross_attention(y, memory, src_mask))
+        return residual_3(z, self.feed_forward)
 
 
 # %% [markdown]
-# The decoder stacks them. Every layer asks the same memory, the encoder's final output, with projections of its own.
+# The decoder stacks these layers. All attend to the same memory, with projections of their own.
 
 
 # %%
 class Decoder(nn.Module):
-    """A stack of n_layers decoder layers, all of which ask the same memory."""
+    """Apply a stack of n_layers decoder layers, all of which attend to the same memory."""
 
     def __init__(
-        self, n_layers: int, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0, residual: type = PostNorm
+        self,
+        n_layers: int,
+        d_model: int,
+        n_heads: int,
+        d_ff: int,
+        dropout: float = 0.0,
+        residual: type[PostNorm] = PostNorm,
     ):
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(d_model, n_heads, d_ff, dropout, residual) for _ in range(n_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(d_model, n_heads, d_ff, dropout, residual) for _ in range(n_layers)
+        )
         self.norm = residual.final(d_model)
 
     def forward(
@@ -207,7 +222,7 @@ class Decoder(nn.Module):
         tgt_mask: Bool[Tensor, "... #t #t"] | None = None,
         src_mask: Bool[Tensor, "... #t #k"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """Return one vector for each target position, from which the next token can be told."""
+        """Return the decoder states, from which the next tokens are predicted."""
         for layer in self.layers:
             x = layer(x, memory, tgt_mask, src_mask)
         return self.norm(x)
@@ -216,49 +231,38 @@ class Decoder(nn.Module):
 # %% [markdown]
 # ## The proof
 #
-# The paper's base size: 64 targets of 8 tokens, and a memory of 7, for *there is a cat on the mat*. In cross-attention, which
-# side has 8 and which has 7?
+# The paper's base size: 64 targets of 8 tokens, and a memory of 7, for *there is a cat on the mat*.
+# In cross-attention, which side has 8 and which has 7?
 
 # %% tags=["active-ipynb"]
 # from transformer.multi_head import head_weights
 #
 # torch.manual_seed(0)
 # decoder = Decoder(n_layers=6, d_model=512, n_heads=8, d_ff=2048)
-# x, memory = torch.randn(64, 8, 512), torch.randn(64, 7, 512)
+# x = torch.randn(64, 8, 512)
+# memory = torch.randn(64, 7, 512)
 #
 # cross = decoder.layers[0].cross_attention
-# keys, values = cross.keys_values(memory)
-# print("queries, from the decoder", *cross.split(cross.w_q(x)).shape, "(sentence, head, query, feature)")
-# print("keys,    from the memory ", *keys.shape)
-# print("values,  from the memory ", *values.shape)
-# print("weights, who asks whom   ", *head_weights(cross, x, memory).shape, "(sentence, head, query, key)")
-# print("out of the six layers    ", *decoder(x, memory, causal_mask(8)).shape)
+# keys, values = cross.project_kv(memory)
+# print("queries, from the decoder", *cross.split_heads(cross.w_q(x)).shape, "b h q d")
+# print("keys,    from the memory ", *keys.shape, "b h k d")
+# print("values,  from the memory ", *values.shape, "b h k d")
+# print("weights, target × source ", *head_weights(cross, x, memory).shape, "b h q k")
+# print("out of the six layers    ", *decoder(x, memory, causal_mask(8)).shape, "b t d")
 
 # %% [markdown]
-# A row for each **target** word, a column for each **source** word: the two sentences may differ in length. What comes out has
-# the length of the target. The source has no future to hide, so every target position may look at all of it.
-
-# %% [markdown]
-# Three sublayers, three residuals. Written out, the layer is the three lines of its equation:
-
-# %% tags=["active-ipynb"]
-# layer = decoder.layers[0]
-# look_back, ask, think = (residual.norm for residual in layer.residuals)
-#
-# y = look_back(x + layer.self_attention(x, x, causal_mask(8)))
-# z = ask(y + layer.cross_attention(y, memory))
-# out = think(z + layer.feed_forward(z))
-#
-# torch.testing.assert_close(out, layer(x, memory, causal_mask(8)))
-# print(len(layer.residuals), "residuals in each of", len(decoder.layers), "layers")
+# There is a row for each **target** word and a column for each **source** word; their numbers may
+# differ. The source has no future to hide, so every target position may attend to all of it.
 
 # %% [markdown]
 # ### Future tokens do not leak
 #
-# Replace the target words one at a time, and see which of the outputs move, after all six layers. Row: output, column: replaced word.
+# Replace the target words one at a time, and see which outputs of the six layers change. Rows are
+# outputs, columns are replaced words.
 
 # %% tags=["active-ipynb"]
-# x, memory = torch.randn(1, 7, 512), torch.randn(1, 7, 512)
+# x = torch.randn(1, 7, 512)
+# memory = torch.randn(1, 7, 512)
 #
 #
 # def moved_by_each_word(decode):
@@ -273,20 +277,20 @@ class Decoder(nn.Module):
 # assert torch.equal(moved, causal_mask(7))
 
 # %% [markdown]
-# What was measured from outside *is* the triangle. No path leads back from the future, however many layers it might take,
-# because every layer has the same triangle. And the source? One word of the memory moves all target positions:
+# Measured from outside, the dependence *is* the triangle, also through six layers: all have the
+# same mask. And the source? One word of the memory changes all target positions:
 
 # %% tags=["active-ipynb"]
 # other = memory.clone()
 # other[:, 3] = torch.randn(512)
-# moved = (decoder(x, other, causal_mask(7)) - decoder(x, memory, causal_mask(7))).abs().amax(-1) > 1e-4
-# moved[0].tolist()
+# change = decoder(x, other, causal_mask(7)) - decoder(x, memory, causal_mask(7))
+# (change.abs().amax(-1) > 1e-4)[0].tolist()
 
 # %% [markdown]
 # ### One pass equals seven
 #
-# By hand the triangle of four held the one of three. For the whole decoder: give it 1 word, then 2, then 3 …, each time take the
-# last output, and compare with a single pass over all seven.
+# By hand, the triangle of four contained the one of three. Now the whole decoder: give it 1 word,
+# then 2, then 3 …, take the last output each time, and compare with a single pass over all seven.
 
 # %% tags=["active-ipynb"]
 # together = decoder(x, memory, causal_mask(7))
@@ -297,130 +301,75 @@ class Decoder(nn.Module):
 # print("positions computed: one pass", 7, "· seven passes", sum(range(1, 8)))
 
 # %% [markdown]
-# So training takes one pass and gets seven predictions, exactly those which the decoder would make word after word. This holds
-# because in training the right words are known. When it writes by itself they are not, and it must go step by step (chapter 12).
-
-# %% [markdown]
-# ### The cheat is over
-#
-# The random digits of the beginning once more, now with the triangle. No position can do better than $\ln 10 = 2.30$, give or take the luck of one batch:
-
-# %% tags=["active-ipynb"]
-# causal = loss_at_each_position(causal_mask(8))
-# print("loss above 2.2:", (causal > 2.2).tolist())
-
-# %% [markdown]
-# Every position is now in the writer's place, and honest. The higher loss is the better model.
+# So training gets seven predictions from one pass, exactly those that the decoder would make word
+# by word, since the right words are known. In translation it must go step by step (chapter 12).
 
 # %% [markdown]
 # ### Equal to PyTorch
 #
-# The twin takes our weights, as in chapter 7; now there are two attentions and three norms.
-
-
-# %% tags=["active-ipynb"]
-# def twin_of(layer, norm_first):
-#     twin = nn.TransformerDecoderLayer(512, 8, 2048, dropout=0.0, batch_first=True, norm_first=norm_first)
-#     for ours, theirs in ((layer.self_attention, twin.self_attn), (layer.cross_attention, twin.multihead_attn)):
-#         theirs.in_proj_weight = nn.Parameter(torch.cat([ours.w_q.weight, ours.w_k.weight, ours.w_v.weight]))
-#         theirs.in_proj_bias = nn.Parameter(torch.cat([ours.w_q.bias, ours.w_k.bias, ours.w_v.bias]))
-#         theirs.out_proj = ours.w_o
-#     twin.linear1, twin.linear2 = layer.feed_forward.w_1, layer.feed_forward.w_2
-#     for norm, residual in zip((twin.norm1, twin.norm2, twin.norm3), layer.residuals):
-#         norm.weight, norm.bias = residual.norm.gain, residual.norm.bias
-#     return twin
-
-# %% [markdown]
-# Three masks, all in the opposite polarity there: `True` means *hide*. Targets of 3 to 8 words, sources of 3 to 7:
+# `torch_decoder` builds PyTorch's decoder with our weights, by the method of chapter 7. Its masks
+# have the opposite polarity: `True` means *hide*. We add noise, and hide two source words:
 
 # %% tags=["active-ipynb"]
-# from transformer.residual_norm import PreNorm
+# from transformer.checks.twins import torch_decoder
 #
-# x, memory = torch.randn(64, 8, 512), torch.randn(64, 7, 512)
-# tgt = (torch.arange(8) < torch.randint(3, 9, (64, 1))).long()  # 1 is a word, 0 padding
-# src = (torch.arange(7) < torch.randint(3, 8, (64, 1))).long()
-#
-# for residual in (PostNorm, PreNorm):
-#     layer = DecoderLayer(512, 8, 2048, residual=residual)
-#     for parameter in layer.parameters():
-#         parameter.data += 0.05 * torch.randn_like(parameter)
-#     theirs = twin_of(layer, norm_first=residual is PreNorm)(
-#         x, memory, tgt_mask=~causal_mask(8), tgt_key_padding_mask=tgt == 0, memory_key_padding_mask=src == 0
-#     )
-#     ours = layer(x, memory, causal_mask(8) & padding_mask(tgt, 0), padding_mask(src, 0))
-#     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-#     print(residual.__name__, "equal to nn.TransformerDecoderLayer, shape", *theirs.shape)
+# for parameter in decoder.parameters():
+#     parameter.data += 0.05 * torch.randn_like(parameter)
+# real = torch.arange(7)[None] < 5
+# hidden = dict(tgt_mask=~causal_mask(7), memory_key_padding_mask=~real)
+# theirs = torch_decoder(decoder)(x, memory, **hidden)
+# ours = decoder(x, memory, causal_mask(7), rearrange(real, "b k -> b 1 1 k"))
+# torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
 
 # %% [markdown]
-# ### Three mistakes
+# ### The cheat is over
 #
-# **An inverted mask.** Pass the triangle in PyTorch's polarity, and every position sees *only* the future. No error is raised, and
-# the training loss looks splendid:
+# The random digits once more. With the triangle, no position can do better than $\ln 10 = 2.30$,
+# apart from luck in a single batch. But pass the triangle in PyTorch's polarity, **an inverted
+# mask**, and every position sees *only* the future. No error is raised:
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_lines
 #
+# causal = loss_at_each_position(causal_mask(8))
 # inverted = loss_at_each_position(~causal_mask(8))
-# print("loss below 0.1:", (inverted < 0.1).tolist())
+# print("causal mask,   loss above 2.2:", (causal > 2.2).tolist())
+# print("inverted mask, loss below 0.1:", (inverted < 0.1).tolist())
 #
-# plot_lines(
-#     {"no mask": unmasked, "inverted mask": inverted, "causal mask": causal},
-#     xlabel="position",
-#     ylabel="loss",
-#     title="Guessing random digits: only one of the three is honest",
-# )
+# losses = {"no mask": unmasked, "inverted mask": inverted, "causal mask": causal}
+# plot_lines(losses, xlabel="position", ylabel="loss", title="Random digits: two of three cheat")
 
 # %% [markdown]
-# The lines of *no mask* and *inverted mask* lie on top of each other: both cheat, equally well. With the inverted mask the last
-# query has no key at all; here that gives zeros, elsewhere `nan`, or an even mix of all keys where $-10^9$ stands for $-\infty$.
+# The higher loss is the better model: each position knows only what it will know in translation.
+# The other two models cheat equally well. With the inverted mask the last query has no key: here it
+# gets zeros, elsewhere `nan`, or an even mix of all values where $-10^9$ stands for $-\infty$.
 
 # %% [markdown]
-# **A mask on rows instead of columns.** Padding must be hidden *as a key*. Take the second sentence of the batch above, with
-# equal scores; *ti* has six keys, two of them padding:
+# **A mask that is dropped in `eval()`** is as bad. Suppose the triangle is used only in training,
+# because generation "has no future". Then the validation loss is too good to be true:
 
 # %% tags=["active-ipynb"]
-# from transformer.attention import attention_weights
-#
-# alike = torch.zeros(6, 8)
-# on_columns = rearrange(ids[1] != 0, "t -> 1 t")
-# on_rows = rearrange(ids[1] != 0, "t -> t 1")
-#
-# for name, mask in (("on columns", on_columns), ("on rows", on_rows)):
-#     print(f"{name:10} · ti asks:", attention_weights(alike, alike, mask)[1])
-
-# %% [markdown]
-# On rows, *ti* still gives two of six parts to padding, and the rows of padding are left without any key; in many
-# implementations they become `nan`.
-
-# %% [markdown]
-# **A mask that is dropped in `eval()`.** Some code builds the triangle only in training, since generation "has no future". Then the
-# validation loss is a cheat:
-
-
-# %% tags=["active-ipynb"]
-# class Forgetful(DecoderLayer):
-#     def forward(self, x, memory, tgt_mask=None, src_mask=None):
-#         return super().forward(x, memory, tgt_mask if self.training else None, src_mask)
-#
-#
-# x, memory = torch.randn(1, 7, 512), torch.randn(1, 7, 512)
-# layer = Forgetful(512, 8, 2048)
+# layer = DecoderLayer(512, 8, 2048)
 # for mode in ("train", "eval"):
 #     layer.train(mode == "train")
-#     moved = moved_by_each_word(lambda x, memory: layer(x, memory, causal_mask(7)))
+#     mask = causal_mask(7) if layer.training else None
+#     moved = moved_by_each_word(lambda x, memory: layer(x, memory, mask))
 #     print(f"{mode:5} the last word moves the first output:", moved[0, 6].item())
-
-# %% [markdown]
-# Test a mask by what it does, and in the mode in which you will use it.
 
 # %% [markdown]
 # ### The check
 #
-# The checks try these mistakes and others: a triangle without its diagonal, padding on the wrong axis, cross-attention that
-# asks the target itself, a source mask that is not handed on, a missing residual.
+# Test a mask by its effect, in the mode in which you will use it. The checks do, and look for more:
+# a triangle without its diagonal, padding on the wrong axis, cross-attention to the target itself,
+# a source mask that is not passed on, a missing residual.
 
 # %% tags=["active-ipynb"]
-# from transformer.checks import check_causal_mask, check_decoder, check_decoder_layer, check_padding_mask
+# from transformer.checks import (
+#     check_causal_mask,
+#     check_decoder,
+#     check_decoder_layer,
+#     check_padding_mask,
+# )
 #
 # check_causal_mask(causal_mask)
 # check_padding_mask(padding_mask)
@@ -430,21 +379,23 @@ class Decoder(nn.Module):
 # %% [markdown]
 # ## The look
 #
-# What does cross-attention do once it has learned something? Give one layer a task with a known answer: write the source
-# **backwards**. Its memory is the embedded source itself, and the target is shifted by one, behind `<s>`.
+# What does cross-attention learn? Give one layer a task with a known answer: write the source
+# **backwards**. Its memory is the embedded source itself; the target follows `<s>`, shifted by one.
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(0)
 # words = "<s> there is a cat on the mat".split()
-# embedding, positions = TokenEmbedding(8, 64), PositionalEncoding(64, max_len=16)
-# layer, guess = DecoderLayer(64, 1, 128), nn.Linear(64, 8)
-# optimizer = torch.optim.Adam([*embedding.parameters(), *layer.parameters(), *guess.parameters()], lr=3e-3)
+# embed = nn.Sequential(TokenEmbedding(8, 64), PositionalEncoding(64, max_len=16))
+# layer = DecoderLayer(64, 1, 128)
+# to_logits = nn.Linear(64, 8)
+# optimizer = torch.optim.Adam(nn.ModuleList([embed, layer, to_logits]).parameters(), lr=3e-3)
 #
 #
 # def write(src):
 #     given = F.pad(src.flip(1)[:, :-1], (1, 0))  # <s> and the target without its last word
-#     x, memory = positions(embedding(given)), positions(embedding(src))
-#     return x, memory, guess(layer(x, memory, causal_mask(7)))
+#     x = embed(given)
+#     memory = embed(src)
+#     return x, memory, to_logits(layer(x, memory, causal_mask(7)))
 #
 #
 # for _ in range(200):
@@ -456,7 +407,7 @@ class Decoder(nn.Module):
 # print("loss below 0.1:", loss.item() < 0.1)
 
 # %% [markdown]
-# Now our sentence. A row says which word was just read and which one is to be written; a column is a word of the source.
+# Now our sentence. A row shows the word just read and the one to write, a column a source word.
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention
@@ -465,14 +416,14 @@ class Decoder(nn.Module):
 # written = [words[i] for i in logits[0].argmax(-1)]
 # print(*written)
 #
-# asking = layer.residuals[0](x, lambda y: layer.self_attention(y, y, causal_mask(7)))
-# weights = head_weights(layer.cross_attention, asking, memory)[0, 0]
+# y = layer.residuals[0](x, lambda x: layer.self_attention(x, x, causal_mask(7)))
+# weights = head_weights(layer.cross_attention, y, memory)[0, 0]
 # rows = [f"{read} → {word}" for read, word in zip(["<s>", *written], written)]
-# plot_attention(weights, queries=rows, keys=words[1:], title="Writing backwards: whom each step asks")
+# plot_attention(weights, queries=rows, keys=words[1:], title="Writing backwards")
 
 # %% [markdown]
-# Nobody told it where to look. To write backwards it asks the last word first and goes through the source from right to left,
-# and the map shows it. In chapter 12 the same picture, from Italian to English words, shows which word was translated by which.
+# The layer learned from examples alone to go through the source from right to left. In chapter 12
+# the same picture, from Italian to English words, shows which word was translated by which.
 
 # %% [markdown]
 # ## Paper and code
@@ -482,8 +433,7 @@ class Decoder(nn.Module):
 # | three sublayers: masked self-attention, attention over the encoder's output, feed-forward (section 3.1) | the same, in this order | |
 # | masks by "setting to $-\infty$" (section 3.2.3) | boolean, `True` = may attend | made in one place, received by the layers |
 # | position $i$ depends on outputs "at positions less than $i$" (section 3.1) | $k \le q$, and the target shifted by one | input $i$ *is* output $i - 1$ (chapter 10) |
-# | says nothing of padding | `padding_mask`, over keys | sentences of a batch differ in length |
-# | post-norm, nothing after the last layer | the same; `PreNorm` ends with a norm | as in chapter 7 |
+# | does not mention padding | `padding_mask`, over keys | sentences of a batch differ in length |
 
 # %% [markdown]
 # **Shapes so far**
@@ -491,10 +441,9 @@ class Decoder(nn.Module):
 # | what | shape | at the paper's size |
 # |---|---|---|
 # | memory, from the encoder | `b k d` | (64, 7, 512) |
-# | target embeddings + positions | `b t d` | (64, 8, 512) |
 # | causal and padding mask | `b 1 t t` | (64, 1, 8, 8) |
 # | self-attention weights | `b h t t` | (64, 8, 8, 8) |
 # | cross-attention weights | `b h t k` | (64, 8, 8, 7) |
-# | out | `b t d` | (64, 8, 512) |
+# | target embeddings + positions → decoder states | `b t d` | (64, 8, 512) |
 #
 # All the blocks are there. [Chapter 9](09_model.ipynb) puts them together.

@@ -4,7 +4,8 @@ r"""
 
 **A deep stack forgets its input and loses its gradients. A sum and a norm keep both.**
 
-![The architecture; every add-and-norm, with the residual that leads around its sublayer, is lit](../figures/architecture_05.svg)
+![The architecture; every add-and-norm, with the residual that leads around its sublayer, is
+lit](../figures/architecture_05.svg)
 """
 
 # %%
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 # %% [markdown]
 # ## The question
 #
-# Chapter 4 ended with a layer that takes (64, 8, 512) and gives (64, 8, 512) back, so layers can be stacked. Stack 24 of
-# them: attention and a small net, in turns (the net is chapter 6, ahead of time).
+# Chapter 4 ended with a layer that maps (64, 8, 512) to (64, 8, 512), so layers can be stacked. We
+# stack 24, alternating between attention and a small network (chapter 6 is about the network).
 
 # %% tags=["active-ipynb"]
 # from transformer.multi_head import MultiHeadAttention
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 #
 #
 # def layers(n, d):
-#     """Yield n layers: attention and a small net, in turns."""
+#     """Yield n layers, alternating between attention and a small network."""
 #     for _ in range(n // 2):
 #         attention = MultiHeadAttention(d, 8)
 #         yield lambda x: attention(x, x)
@@ -39,13 +40,14 @@ from torch import Tensor, nn
 
 
 # %% [markdown]
-# Seven rows, for *there is a cat on the mat*, go up. Then a gradient of length 1 comes down, as from a loss. `wrap` says what
-# is done with each layer; for now, it is just called.
+# Seven rows, one for each word of *there is a cat on the mat*, pass through the stack. Then a
+# gradient of length 1 goes back down, as it would from a loss. `wrap` decides how each layer is
+# applied; at first it only calls the layer.
 
 
 # %% tags=["active-ipynb"]
 # def stack(wrap, final=lambda x: x, n=24, d=64):
-#     """Return what each of n layers gave; its `.grad` is the gradient that reached that layer."""
+#     """Return the output of each of n layers; its `.grad` is the gradient that reached it."""
 #     torch.manual_seed(0)
 #     x, push = torch.randn(2, 1, 7, d)
 #     seen = []
@@ -57,47 +59,51 @@ from torch import Tensor, nn
 #     return seen
 
 # %% [markdown]
-# What do we want to see? Going up: do the seven rows still **differ** from their average, and by what share? Coming down: how
-# much of the gradient arrives?
+# We look for two things. On the way up: how far do the seven rows still **differ** from their
+# average, as a share of their size? On the way down: how much of the gradient arrives?
 
 # %% tags=["active-ipynb"]
-# def differ(x):
+# def difference(x):
+#     """Return how far the rows are from their average, as a share of their size."""
 #     return ((x - x.mean(1, keepdim=True)).norm() / x.norm()).item()
 #
 #
 # bare = stack(lambda x, sublayer: sublayer(x))
 # for i in (1, 2, 6, 12, 24):
 #     x = bare[i - 1]
-#     print(f"layer {i:2}   rows differ {differ(x):.3f}   gradient {x.grad.norm():.5f}")
+#     print(f"layer {i:2}   rows differ {difference(x):.3f}   gradient {x.grad.norm():.5f}")
 
 # %% [markdown]
-# Both are lost. At the top, the seven words are one word: each attention averages, and 12 averages in a row leave nothing to
-# tell *cat* from *mat* (Dong et al. 2021 prove how fast that goes). At the bottom arrives about one seven-thousandth of the
-# gradient. The layers that see the words do not learn, and those that learn do not see the words.
+# Both are lost. At the top all seven rows are the same: each attention layer averages, and after 12
+# averages nothing distinguishes *cat* from *mat* (Dong et al. 2021 prove how fast the rows
+# converge). Layer 1 receives about 1/7,000 of the gradient. The layers near the input can tell the
+# words apart but hardly learn; the layers near the output learn but can no longer tell the words
+# apart.
 
 # %% [markdown]
 # ## By hand
 #
 # ### The sum
 #
-# The chain rule multiplies one factor for each layer. Let every layer be a single slope $s$: 24 layers make $s^{24}$. Now
-# give each layer its input back, $x + s\,x$: the factor becomes $1 + s$.
+# The chain rule multiplies one factor for each layer. Let every layer multiply its input by a slope
+# $s$: 24 layers make $s^{24}$. Now add each layer's input to its output, $x + s\,x$: the factor
+# becomes $1 + s$.
 
 # %% tags=["active-ipynb"]
 # for s in (0.5, 0.1, 0.01, -0.01):
 #     print(f"slope {s:5}   alone {s**24:.0e}   with its input added {(1 + s) ** 24:.2f}")
 
 # %% [markdown]
-# $(1 + s)^{24} = 1 + 24\,s + \dots$: the $1$ is the path that leads around every layer. It leads upwards, too: the input
-# itself arrives at the top, and each layer only adds to it.
+# $(1 + s)^{24} = 1 + 24\,s + \dots$: the $1$ is the path that bypasses every layer. It helps on the
+# way up, too: the input itself reaches the top, and each layer only adds to it.
 #
-# But look at the first row. What is added 24 times can grow without bound. Something has to keep the size.
+# But look at the first row. A sum over 24 layers can explode, so something must keep it small.
 
 # %% [markdown]
 # ### The norm
 #
-# Take the four features $(1, 1, 5, 5)$. Their mean is $\mu = 3$. They are 2 away from it, each of them, so the standard
-# deviation is $\sigma = 2$. Subtract one, divide by the other:
+# Take the four features $(1, 1, 5, 5)$. Their mean is $\mu = 3$. Each is 2 away from the mean, so
+# the standard deviation is $\sigma = 2$. Subtract the mean and divide by the standard deviation:
 
 # %% tags=["active-ipynb"]
 # x = torch.tensor([1.0, 1.0, 5.0, 5.0])
@@ -107,10 +113,11 @@ from torch import Tensor, nn
 # print((x - x.mean()) / x.std(correction=0))
 
 # %% [markdown]
-# Ten times as large and moved by 100, it comes out the same. Whatever a layer adds, the next one gets numbers of one size.
+# The second vector is ten times as large and shifted by 100, and the result is the same. Whatever a
+# layer adds, the next one receives numbers of the same size.
 #
-# A network might want another size, here and there. So each feature gets a learned **gain** and a learned **bias**, 1 and 0
-# at first.
+# Some features may need a different size. So each feature has a learned **gain** and a learned
+# **bias**, which start at 1 and 0.
 
 # %% [markdown]
 # ## The definition
@@ -120,16 +127,21 @@ from torch import Tensor, nn
 # $$\operatorname{LayerNorm}(x) = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} \odot g + b
 # \qquad \mu = \frac{1}{d} \sum_i x_i \qquad \sigma^2 = \frac{1}{d} \sum_i (x_i - \mu)^2$$
 #
-# The small $\varepsilon$ is there for a vector whose features are all equal: without it, $0/0$.
+# The small $\varepsilon$ is for a vector whose features are all equal: without it, the fraction
+# would be $0/0$.
 
 
 # %% tags=["exercise"]
 def layer_norm(
-    x: Float[Tensor, "... d"], gain: Float[Tensor, " d"], bias: Float[Tensor, " d"], eps: float = 1e-5
+    x: Float[Tensor, "... d"],
+    gain: Float[Tensor, " d"],
+    bias: Float[Tensor, " d"],
+    eps: float = 1e-5,
 ) -> Float[Tensor, "... d"]:
-    """Return every vector moved to mean 0 and scaled to standard deviation 1, then times gain plus bias.
+    """Return every vector normalised to mean 0 and standard deviation 1, times gain plus bias.
 
-    The variance divides by d, not d - 1, and eps stands inside the root. Source: Ba et al. 2016, section 3.1.
+    The variance divides by d, not d - 1, and eps is added inside the root.
+    Source: Ba et al. 2016, section 3.1.
     """
     mean = x.mean(-1, keepdim=True)
     variance = ((x - mean) ** 2).mean(-1, keepdim=True)
@@ -137,13 +149,16 @@ def layer_norm(
 
 
 # %% [markdown]
-# The layer owns gain and bias. PyTorch has the same formula in one fused kernel; the library uses it, and below we prove that
-# it is the same function.
+# The module holds gain and bias. PyTorch has the same formula in one fused kernel; the library uses
+# it, and below we prove that it is the same function.
 
 
 # %%
 class LayerNorm(nn.Module):
-    """`layer_norm` with a learned gain and bias, in one fused kernel."""
+    """Apply `layer_norm` with a learned gain and bias, in one fused kernel.
+
+    Source: Ba et al. 2016, section 3.1.
+    """
 
     def __init__(self, d_model: int, eps: float = 1e-5):
         super().__init__()
@@ -152,61 +167,77 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """Return every vector of `x` normalised over its features."""
         return F.layer_norm(x, self.gain.shape, self.gain, self.bias, self.eps)
 
 
 # %% [markdown]
-# Sum and norm can be put together in two ways. **Post-norm** is the paper's, and our default. **Pre-norm** came later:
+# Sum and norm can be combined in two ways. **Post-norm** is the paper's, and our default.
+# **Pre-norm** came later:
 #
-# $$\text{post-norm: } \operatorname{LayerNorm}(x + \operatorname{sublayer}(x)) \qquad \text{pre-norm: } x + \operatorname{sublayer}(\operatorname{LayerNorm}(x))$$
+# $$\begin{aligned}
+# \text{post-norm: } & \operatorname{LayerNorm}(x + \operatorname{sublayer}(x)) \\
+# \text{pre-norm: } & x + \operatorname{sublayer}(\operatorname{LayerNorm}(x))
+# \end{aligned}$$
 #
-# ![Post-norm has the norm on the main path, after the sum; pre-norm has it inside the branch, before the sublayer](../figures/05_residual.svg)
+# ![Post-norm has the norm on the main path, after the sum; pre-norm has it inside the branch,
+# before the sublayer](../figures/05_residual.svg)
 
 # %% [markdown]
-# The sublayer is handed over when the wrapper is *called*. So the same few lines serve self-attention, cross-attention with
-# its memory, and the feed-forward block. Dropout falls on the sublayer's output only: $x$ itself always gets through.
+# The sublayer is passed in when the wrapper is *called*. So the same few lines serve
+# self-attention, cross-attention with its memory, and the feed-forward block. Dropout applies to
+# the sublayer's output only: $x$ itself is never dropped.
 
 
 # %% tags=["exercise"]
 class PostNorm(nn.Module):
-    """Wrap a sublayer as the paper does: LayerNorm(x + Dropout(sublayer(x))). A stack of them needs no norm at its end.
+    """Wrap a sublayer in post-norm, as in the paper: LayerNorm(x + Dropout(sublayer(x))).
 
+    `final` is the layer at the end of a stack; after post-norm there is nothing left to do.
     Source: Vaswani et al. 2017, sections 3.1 and 5.4.
     """
 
-    final = nn.Identity
+    final: type[nn.Module] = nn.Identity
 
     def __init__(self, d_model: int, dropout: float = 0.0):
         super().__init__()
         self.norm = LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "b t d"], sublayer: Callable[[Tensor], Tensor]) -> Float[Tensor, "b t d"]:
+    def forward(
+        self, x: Float[Tensor, "b t d"], sublayer: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "b t d"]:
+        """Return the norm of `x` plus the sublayer's output; `sublayer` keeps the shape of `x`."""
         return self.norm(x + self.dropout(sublayer(x)))
 
 
 # %% [markdown]
-# Pre-norm leaves the main path free of norms. What leaves the top of such a stack is a bare sum, so it needs one more norm
-# there: `final` says so, and the encoder and the decoder ask it.
+# Pre-norm keeps the main path free of norms. The output of such a stack is a plain sum, so it needs
+# one more norm at the end. The class attribute `final` says which layer that is; the encoder and
+# the decoder build it.
 
 
 # %%
 class PreNorm(PostNorm):
-    """Wrap a sublayer the later way: x + Dropout(sublayer(LayerNorm(x))). A stack of them ends with one more norm.
+    """Wrap a sublayer in pre-norm: x + Dropout(sublayer(LayerNorm(x))).
 
+    `final` is the layer at the end of a stack; after pre-norm it is one more norm.
     Source: Xiong et al. 2020, figure 1.
     """
 
-    final = LayerNorm
+    final: type[nn.Module] = LayerNorm
 
-    def forward(self, x: Float[Tensor, "b t d"], sublayer: Callable[[Tensor], Tensor]) -> Float[Tensor, "b t d"]:
+    def forward(
+        self, x: Float[Tensor, "b t d"], sublayer: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "b t d"]:
+        """Return `x` plus the sublayer's output for the norm of `x`."""
         return x + self.dropout(sublayer(self.norm(x)))
 
 
 # %% [markdown]
 # ## The proof
 #
-# The same seed, the same 24 layers, with five different wrappers. Which of them would you trust?
+# The same seed and the same 24 layers, with five different wrappers. Which of them would you trust?
 
 # %% tags=["active-ipynb"]
 # norm = LayerNorm(64)
@@ -225,32 +256,39 @@ class PreNorm(PostNorm):
 #
 # print("             rows differ   size at the top   gradient at layer 1")
 # for name, seen in runs.items():
-#     print(f"{name:16}{differ(seen[-1]):.2f}{show(seen[-1].std()):>18}{show(seen[0].grad.norm()):>19}")
+#     top = show(seen[-1].std())
+#     gradient = show(seen[0].grad.norm())
+#     print(f"{name:16}{difference(seen[-1]):.2f}{top:>18}{gradient:>19}")
 
 # %% [markdown]
-# Each alone fails in its own way. The norm alone keeps sizes and gradients, but its seven words are one. The sum alone keeps
-# the words, but numbers and gradients grow beyond use. With both, the numbers stay small, a gradient of the right size
-# reaches layer 1, and the words still differ at the top: by half in pre-norm, by little in post-norm, where every norm shrinks
-# the older part of the sum.
+# Neither is enough alone. With the norm only, sizes and gradients are fine, but the seven rows
+# become the same. With the sum only, the rows still differ, but numbers and gradients explode. With
+# both, the numbers stay small, a gradient of the right size reaches layer 1, and the rows still
+# differ at the top: by half in pre-norm, by little in post-norm, where every norm shrinks the older
+# part of the sum.
 
 # %% [markdown]
 # ### Equal to PyTorch's layer
 #
-# At the paper's size: 64 sentences, 8 tokens, 512 features, and a gain and a bias that are not 1 and 0:
+# At the paper's size: 64 sentences, 8 tokens, 512 features, and a gain and a bias that are not 1
+# and 0:
 
 # %% tags=["active-ipynb"]
-# ours, torchs = LayerNorm(512), nn.LayerNorm(512)
-# nn.init.normal_(ours.gain), nn.init.normal_(ours.bias)
-# torchs.load_state_dict({"weight": ours.gain, "bias": ours.bias})
+# ours = LayerNorm(512)
+# theirs = nn.LayerNorm(512)
+# nn.init.normal_(ours.gain)
+# nn.init.normal_(ours.bias)
+# theirs.load_state_dict({"weight": ours.gain, "bias": ours.bias})
 #
 # x = 5 * torch.randn(64, 8, 512) + 3
-# torch.testing.assert_close(ours(x), torchs(x))
-# torch.testing.assert_close(layer_norm(x, ours.gain, ours.bias), torchs(x))
+# torch.testing.assert_close(ours(x), theirs(x))
+# torch.testing.assert_close(layer_norm(x, ours.gain, ours.bias), theirs(x))
 # print("x", *x.shape, "→", *ours(x).shape, "· means", *x.mean(-1).shape)
 
 # %% [markdown]
-# There is one mean for each of the 64 × 8 words. A batch norm would take one for each feature, over all words, padding
-# included. Ours asks nobody: a word alone gets what it gets in company, in training and in translation.
+# There is one mean for each of the 64 × 8 words. Batch norm would take one for each feature, over
+# all words, padding included. Layer norm looks at one word only, so a word gets the same result in
+# any batch, in training and in translation:
 
 # %% tags=["active-ipynb"]
 # torch.testing.assert_close(ours(x)[3:4, 2:3], ours(x[3:4, 2:3]))
@@ -258,13 +296,16 @@ class PreNorm(PostNorm):
 # %% [markdown]
 # ### Two popular mistakes
 #
-# Many a homemade norm reads `(x - x.mean(-1)) / (x.std(-1) + eps)`. It looks right, it trains, and it is wrong twice.
+# Many hand-written norms compute `(x - x.mean(-1)) / (x.std(-1) + eps)`. This looks right and it
+# trains, but it is wrong twice.
 #
-# First, PyTorch's `std` divides by $d - 1$ unless told otherwise. The result is too small by a factor of $\sqrt{(d-1)/d}$:
+# First, PyTorch's `std` divides by $d - 1$ unless told otherwise. The result is too small by a
+# factor of $\sqrt{(d-1)/d}$:
 
 # %% tags=["active-ipynb"]
 # def homemade(x, eps=1e-5, correction=1):
-#     return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=correction) + eps)
+#     centred = x - x.mean(-1, keepdim=True)
+#     return centred / (x.std(-1, keepdim=True, correction=correction) + eps)
 #
 #
 # for d in (4, 64, 512):
@@ -272,21 +313,24 @@ class PreNorm(PostNorm):
 #     print(f"{d=:<4} too small by {1 - homemade(x).norm() / F.layer_norm(x, (d,)).norm():.1%}")
 
 # %% [markdown]
-# In width 512 nobody notices, until published weights give almost the published result. In a test of width 4 it stands out.
+# At width 512 the error is easy to miss: with published weights you get almost, but not quite, the
+# published result. A test at width 4 shows it at once.
 #
-# Second, $\varepsilon$ added to $\sigma$ is not $\varepsilon$ inside the root. Take $(-1, -1, 1, 1)$, smaller and smaller,
-# with the right $\sigma$ this time:
+# Second, $\varepsilon$ added to $\sigma$ is not $\varepsilon$ inside the root. Take
+# $(-1, -1, 1, 1)$ and make it smaller and smaller, with the right $\sigma$ this time:
 
 # %% tags=["active-ipynb"]
 # for size in (1.0, 1e-3, 1e-4):
 #     x = size * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-#     inside, outside = F.layer_norm(x, (4,))[-1], homemade(x, correction=0)[-1]
+#     inside = F.layer_norm(x, (4,))[-1]
+#     outside = homemade(x, correction=0)[-1]
 #     print(f"{size:6}   inside {inside:.2f}   outside {outside:.2f}")
 
 # %% [markdown]
-# Inside, $\varepsilon = 10^{-5}$ means: below $\sqrt\varepsilon \approx 0.003$, take it for noise and leave it small. Outside,
-# noise of a ten-thousandth is blown up to a full signal. Its gradient is blown up as well, worst at a vector of zeros, such
-# as the embedding of a padding token may be:
+# With $\varepsilon = 10^{-5}$ inside the root, a vector whose $\sigma$ is below
+# $\sqrt\varepsilon \approx 0.003$ counts as noise and stays small. With $\varepsilon$ outside,
+# noise of size 0.0001 is amplified almost to a full signal. The gradient is amplified as well, most
+# of all at a vector of zeros, such as the embedding of a padding token may be:
 
 # %% tags=["active-ipynb"]
 # for name, fn in (("inside", lambda x: F.layer_norm(x, (4,))), ("outside", homemade)):
@@ -297,42 +341,49 @@ class PreNorm(PostNorm):
 # %% [markdown]
 # ### Which one is running?
 #
-# Well-known courses draw post-norm, program pre-norm, and do not mention the final norm. To find out, whatever the text says,
-# give the wrapper a sublayer that returns zeros. Pre-norm hands $x$ through untouched; post-norm returns the norm of $x$.
+# Text and code can disagree: The Annotated Transformer states the post-norm formula, but its code
+# puts the norm first, "for code simplicity", and adds one at the end. To find out which one is
+# running, give the wrapper a sublayer that returns zeros. Pre-norm returns $x$ unchanged; post-norm
+# returns the norm of $x$.
 
 # %% tags=["active-ipynb"]
 # x = 5 * torch.randn(64, 8, 512) + 3
-# for wrapper in (PostNorm, PreNorm):
-#     out = wrapper(512)(x, torch.zeros_like)
-#     is_x, is_normed = torch.equal(out, x), torch.equal(out, LayerNorm(512)(x))
-#     print(f"{wrapper.__name__:9} {is_x = !s:6} {is_normed = !s:6} final: {wrapper.final.__name__}")
+# for cls in (PostNorm, PreNorm):
+#     out = cls(512)(x, torch.zeros_like)
+#     is_x = torch.equal(out, x)
+#     is_normed = torch.equal(out, LayerNorm(512)(x))
+#     print(f"{cls.__name__:9} {is_x = !s:6} {is_normed = !s:6} final: {cls.final.__name__}")
 
 # %% [markdown]
-# In this course **post-norm is running**, wherever nothing else is said: `EncoderLayer`, `DecoderLayer` and `Config` have it as
-# their default, and pre-norm is one switch.
+# This course runs **post-norm** unless it says otherwise: it is the default of `EncoderLayer`,
+# `DecoderLayer` and `Config`, and one argument switches to pre-norm.
 
 # %% [markdown]
 # ### Does the placement matter?
 #
-# In pre-norm, every layer adds its share to a sum that is never normed; the final norm then divides by the size of that sum. So
-# the deeper the stack, the less a single layer counts. In post-norm, the last layer is always at full volume:
+# In pre-norm, every layer adds its share to a sum that is never normalised; the final norm then
+# divides by the size of that sum. So the deeper the stack, the less a single layer counts. In
+# post-norm, the last layer counts the same at any depth:
 
 # %% tags=["active-ipynb"]
 # for n in (6, 24, 96):
-#     post, pre = stack(PostNorm(64), n=n)[-1], stack(PreNorm(64), LayerNorm(64), n=n)[-1]
-#     print(f"{n:2} layers · size at the top: post {post.std():.1f}, pre {pre.std():.1f}", end=" · ")
-#     print(f"gradient at the last layer: post {post.grad.norm():.2f}, pre {pre.grad.norm():.2f}")
+#     post = stack(PostNorm(64), n=n)[-1]
+#     pre = stack(PreNorm(64), LayerNorm(64), n=n)[-1]
+#     top = f"post {post.std():.1f}, pre {pre.std():.1f}"
+#     last = f"post {post.grad.norm():.2f}, pre {pre.grad.norm():.2f}"
+#     print(f"{n:2} layers · size at the top: {top} · gradient at the last layer: {last}")
 
 # %% [markdown]
-# Four times the depth, about half the gradient: pre-norm turns itself down, roughly as $1/\sqrt{n}$. Post-norm doesn't, so its
-# first steps are large at the top, and it wants a learning rate that starts small (Xiong et al. 2020): the warm-up of
-# chapter 11. In return, its last layers are never drowned out.
+# At four times the depth, pre-norm has about half the gradient: it shrinks roughly as $1/\sqrt{n}$.
+# Post-norm does not shrink it. Its first steps are therefore large at the top, and it needs a
+# learning rate that starts small (Xiong et al. 2020): the warm-up of chapter 11. In return, its
+# last layers keep their full effect at any depth.
 
 # %% [markdown]
 # ### The check
 #
-# `check_layer_norm` tries both popular mistakes, and double precision. `check_residual` tells five wrong
-# ways to join sum and norm apart, and sees dropout on $x$ and a missing final norm.
+# `check_layer_norm` tries both popular mistakes, and double precision. `check_residual` recognises
+# five wrong ways to combine sum and norm, and detects dropout on $x$ and a missing final norm.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_layer_norm, check_residual
@@ -344,8 +395,8 @@ class PreNorm(PostNorm):
 # %% [markdown]
 # ## The look
 #
-# The gradient that reaches each of the 24 layers, at initialisation. It enters at the right and travels left. The scale is
-# logarithmic: a straight line is a constant factor at every layer.
+# The gradient that reaches each of the 24 layers, at initialisation. It enters at the right and
+# moves left. The scale is logarithmic: a straight line is the same factor at every layer.
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_lines
@@ -354,11 +405,12 @@ class PreNorm(PostNorm):
 #
 # axes = dict(x=range(1, 25), xlabel="layer", ylabel="gradient")
 #
-# plot_lines(gradients, title="A gradient on its way down", logy=True, **axes)
+# plot_lines(gradients, title="The gradient at each layer", logy=True, **axes)
 
 # %% [markdown]
-# Nothing: it vanishes. Sum only: it explodes. The other three arrive; of these, *norm only* has forgotten the words. The
-# two that are left, on a plain scale:
+# With nothing around the layers the gradient vanishes; with the sum only it explodes. In the other
+# three it arrives, but *norm only* can no longer tell the words apart. The remaining two, on a
+# linear scale:
 
 # %% tags=["active-ipynb"]
 # both = {name: gradients[name] for name in ("post-norm", "pre-norm")}
@@ -366,8 +418,9 @@ class PreNorm(PostNorm):
 # plot_lines(both, title="Post-norm and pre-norm, before the first step", **axes)
 
 # %% [markdown]
-# Two temperaments. Post-norm is loud in its last layers. Pre-norm is loud in its first ones, where little has been added yet,
-# and quiet from then on. Neither lets go of layer 1.
+# In post-norm, the last layers receive the largest gradients. In pre-norm, the first ones do, where
+# little has been added yet, and all later ones receive less. In both, layer 1 receives enough to
+# learn.
 
 # %% [markdown]
 # ## Paper and code
@@ -376,8 +429,8 @@ class PreNorm(PostNorm):
 # |---|---|---|
 # | $\operatorname{LayerNorm}(x + \operatorname{Sublayer}(x))$ (section 3.1) | `PostNorm`, the default | the same |
 # | dropout on each sublayer's output, before the sum (section 5.4) | the same | $x$ itself is never dropped |
-# | no norm at the end of a stack | none with `PostNorm`, one with `PreNorm` | a bare sum leaves a pre-norm stack |
-# | does not give $\varepsilon$ | $10^{-5}$, inside the root | as `nn.LayerNorm`, so that weights fit both ways |
+# | no norm at the end of a stack | none with `PostNorm`, one with `PreNorm` | a plain sum leaves a pre-norm stack |
+# | does not give $\varepsilon$ | $10^{-5}$, inside the root | as in `nn.LayerNorm`, so that weights can be exchanged |
 
 # %% [markdown]
 # **Shapes so far**
@@ -390,5 +443,5 @@ class PreNorm(PostNorm):
 # | gain, bias | `d` | (512) |
 # | residual and norm around a sublayer | `b t d` → `b t d` | (64, 8, 512) |
 #
-# Now a second sublayer can stand on the first. What should it do that attention cannot?
-# [Chapter 6](06_feed_forward.ipynb) gives every word time to think.
+# Now a second sublayer can follow the first. What should it do that attention cannot?
+# [Chapter 6](06_feed_forward.ipynb) shows what is missing, and adds it.
