@@ -2,38 +2,31 @@
 r"""
 # 10 · Data
 
-**Sentences come in words and in all lengths. A model wants ids, in rectangles.**
+**From sentences of any length to the rectangular batches of ids that a model reads.**
 
 ![The architecture; the source, the target and the labels are lit](../figures/architecture_10.svg)
 """
 
 # %%
-import gzip
-import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from transformer import grammar
-
 # %% [markdown]
 # ## The question
 #
-# Chapter 9 fed the model random ids. To feed it sentences, give every word a number, as in chapter 1. Two things go wrong at
-# once:
+# Chapter 9 fed the model random ids. To feed it sentences, number the words as in chapter 1. Two
+# things go wrong:
 
 # %% tags=["active-ipynb"]
 # vocabulary = {word: i for i, word in enumerate("there is a cat on the mat".split())}
-# rows = [[vocabulary.get(word) for word in text.split()] for text in ("a cat is there", "there are cats on the mat")]
-# print(*rows, sep="\n")
+# for text in ("a cat is there", "there are cats on the mat"):
+#     print([vocabulary.get(word) for word in text.split()])
 #
 # try:
 #     torch.tensor([[2, 3, 1, 0], [0, 4, 5]])
@@ -41,15 +34,16 @@ from transformer import grammar
 #     print(error)
 
 # %% [markdown]
-# A table of words that knows *cat* does not know *cats*. And rows of different lengths are no tensor: a GPU wants a rectangle.
-# The first is answered by cutting words into pieces, the second by padding, which had better change nothing.
+# A table of words with an entry for *cat* has none for *cats*. And rows of different lengths do not
+# form a tensor, which is a rectangle. The first problem is solved by splitting words into subwords,
+# the second by padding, which must not change the model's output.
 
 # %% [markdown]
 # ## By hand
 #
-# How to cut? **Byte-pair encoding** starts from letters and, again and again, glues together the two neighbours that meet
-# most often. What is frequent becomes one piece, what is rare stays in crumbs, and nothing is unknown as long as its letters
-# are known. Eleven words:
+# How should a word be split? **Byte-pair encoding** starts with single letters, and again and again
+# it merges the two neighbours that occur together most often. A frequent word becomes one token, a
+# rare word several, and no word is unknown as long as its letters are known. Take eleven words:
 
 # %% tags=["active-ipynb"]
 # from collections import Counter
@@ -59,78 +53,55 @@ from transformer import grammar
 # spelled = {word: list(word) for word in words}
 #
 #
-# def glue(pieces, pair):
-#     glued = []
-#     for piece in pieces:
-#         if glued and (glued[-1], piece) == pair:
-#             glued[-1] += piece
+# def merge(tokens, pair):
+#     merged = []
+#     for token in tokens:
+#         if merged and (merged[-1], token) == pair:
+#             merged[-1] += token
 #         else:
-#             glued.append(piece)
-#     return glued
+#             merged.append(token)
+#     return merged
 
 # %% tags=["active-ipynb"]
 # for _ in range(4):
-#     meetings = Counter()
+#     counts = Counter()
 #     for word, n in words.items():
 #         for pair in pairwise(spelled[word]):
-#             meetings[pair] += n
-#     pair, n = meetings.most_common(1)[0]
-#     spelled = {word: glue(pieces, pair) for word, pieces in spelled.items()}
-#     print(f"{' + '.join(pair):8} met {n} times → {''.join(pair)}")
-# print(*("·".join(pieces) for pieces in spelled.values()))
+#             counts[pair] += n
+#     pair, n = counts.most_common(1)[0]
+#     spelled = {word: merge(tokens, pair) for word, tokens in spelled.items()}
+#     print(f"{' + '.join(pair):8} occurs {n} times → {''.join(pair)}")
+# print(*("·".join(tokens) for tokens in spelled.values()))
 
 # %% [markdown]
-# *a* meets *t* in every *cat*, *mat* and *sat*: six times. After four merges *cats* is `cat` + `s`, and the two words have a
-# piece in common. The merges, in their order, are the whole model: a new word is cut by applying them again.
+# *a* and *t* are neighbours in every *cat*, *mat* and *sat*: six times. After four merges *cats* is
+# `cat` + `s` and shares a token with *cat*. The list of merges, in order, is all that is learned.
+# To split a new word, apply them again.
 
 # %% [markdown]
 # ## The definition
 #
-# ### A corpus
+# ### The corpus
 #
-# A corpus is three lists of pairs: to learn from, to decide by (validation) and to be judged on (test). No sentence may be in
-# two of them.
-
-
-# %%
-@dataclass(frozen=True)
-class Corpus:
-    """Pairs of sentences in three splits that share none, and further test sets by name."""
-
-    name: str
-    train: list[tuple[str, str]]
-    val: list[tuple[str, str]]
-    test: list[tuple[str, str]] = field(default_factory=list)
-    more: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    lowercase: bool = False
-
-    def tokenizer(self, vocab_size: int) -> Tokenizer:
-        """Learn one vocabulary for both languages from the training split."""
-        return train_tokenizer((text for pair in self.train for text in pair), vocab_size, self.lowercase)
-
-
-# %% [markdown]
-# The course brings its own: a small grammar writes English and Italian side by side, so each translation is exact and nothing
-# is downloaded.
-
-
-# %%
-def english_italian(seed: int = 0) -> Corpus:
-    """Return the embedded corpus: 100,000 sentences of the course's own grammar, made on the spot."""
-    splits = grammar.english_italian(seed)
-    return Corpus("en-it", splits.train, splits.val, splits.test, {"compositional": splits.compositional}, True)
-
+# A corpus has three lists of sentence pairs: for training, for validation (to choose between
+# models) and for the final test. No sentence may be in two of them.
+#
+# `transformer.corpora` holds the corpus of this course. A small grammar writes English and Italian
+# side by side, so every translation is exact and nothing is downloaded.
 
 # %% tags=["active-ipynb"]
+# from transformer.corpora import english_italian
+#
 # corpus = english_italian()
 # splits = {"train": corpus.train, "val": corpus.val, "test": corpus.test, **corpus.more}
 #
 # english = [en for split in splits.values() for en, _ in split]
-# assert len(set(english)) == len(english), "a sentence is in two places"
-# print({name: len(split) for name, split in splits.items()}, "· share a sentence: none")
+# assert len(set(english)) == len(english), "a sentence is in two splits"
+# print({name: len(split) for name, split in splits.items()}, "· shared sentences: none")
 
 # %% [markdown]
-# Few words, but no word-by-word translation gets them right. Here is what the grammar makes hard:
+# The vocabulary is small, yet a word-by-word translation would be wrong. This is what makes the
+# sentences hard:
 
 # %% tags=["active-ipynb"]
 # known = dict(corpus.train)
@@ -139,9 +110,9 @@ def english_italian(seed: int = 0) -> Corpus:
 #     "adjectives change places": "the old cat|the black cat|the old black cat",
 #     "articles follow the sound": "the book|the backpack|the tree",
 #     "plurals": "the books|the backpacks|the trees",
-#     "the subject is dropped": "she is tired|we do not have two cars",
-#     "pronouns jump": "i love you|she sees him|he sees her",
-#     "who likes is turned round": "i like the mat|i like the books",
+#     "subjects are dropped": "she is tired|we do not have two cars",
+#     "pronouns move": "i love you|she sees him|he sees her",
+#     "what is liked is subject": "i like the mat|i like the books",
 #     "negation": "i see you|i do not see you",
 #     "questions": "do you see me?|are the cats on the mat?",
 # }
@@ -151,28 +122,34 @@ def english_italian(seed: int = 0) -> Corpus:
 #         name = ""
 
 # %% [markdown]
-# Italian has no *do*, drops *she* and keeps the news in the ending: *stanca*, not *stanco*. So the model must carry a gender
-# across the sentence, as in *i see the books and read **them***.
+# Italian has no *do*, drops *she*, and shows her gender in the ending instead: *stanca*, not
+# *stanco*. So the model must carry a gender across the sentence, as in *i see the books and read
+# **them***.
 
 # %% tags=["active-ipynb"]
-# print("there is a cat on the mat →", known["there is a cat on the mat"])
-# for en in ("i see the books and read them", "i see the book and buy it"):
+# for en in (
+#     "there is a cat on the mat",
+#     "i see the books and read them",
+#     "i see the book and buy it",
+# ):
 #     print(en, "→", known[en])
 
 # %% [markdown]
-# The split `compositional` holds pairings of two words, a verb or an adjective and a noun, that no other split has, though both
-# are common there. A model that only memorised would fail on it.
+# The split `compositional` combines a verb or an adjective with a noun that it meets in no other
+# split, although both words are common there. A model that only memorised would fail on it.
 
 # %% tags=["active-ipynb"]
 # print(*corpus.more["compositional"][0], sep=" → ")
-# likes, backpacks = ({en for en in known if word in en} for word in ("like", "backpack"))
-# print("in training: like", len(likes), "· backpack", len(backpacks), "· both", len(likes & backpacks))
+# likes = {en for en in known if "like" in en}
+# backpacks = {en for en in known if "backpack" in en}
+# both = likes & backpacks
+# print("in training: like", len(likes), "· backpack", len(backpacks), "· both", len(both))
 
 # %% [markdown]
 # ### Text to subwords
 #
-# Four ids are set aside: padding, the beginning `<s>` (the `<sos>` of other texts), the end `</s>`, and whatever cannot be
-# spelled.
+# Four ids are reserved: padding, the beginning of a sentence `<s>` (elsewhere often `<sos>`), its
+# end `</s>`, and `<unk>` for characters that the vocabulary does not know.
 
 
 # %%
@@ -181,55 +158,67 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 
 
 # %% [markdown]
-# The library learns its merges in Rust (`tokenizers`), by the rule above. Details that matter: a piece that begins a word
-# begins with `▁`, so spaces survive; punctuation never sticks to a word; and `NFC` makes the one *è* and the *e* with a
-# separate accent the same text.
+# The library `tokenizers` learns the merges in Rust, by the rule above. Three details matter. A
+# token that begins a word begins with `▁`, so that decoding can restore the spaces. Punctuation is
+# never merged with a word. And `NFC` gives *è* one spelling, whether it came as one character or as
+# *e* and a combining accent.
 
 
 # %%
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
-    """Learn a byte-pair encoding of at most `vocab_size` subwords from `texts`: the training split and nothing else.
+    """Learn a byte-pair encoding of at most `vocab_size` tokens from the training split.
 
-    A subword that begins a word begins with ▁, so that decoding knows where the spaces were.
+    A token that begins a word begins with ▁, so that decoding knows where the spaces were.
     Source: Sennrich et al. 2016.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.encode_special_tokens = True  # a </s> that somebody types is text
     spelling = [normalizers.NFC()] + [normalizers.Lowercase()] * lowercase
     tokenizer.normalizer = normalizers.Sequence(spelling)
+    spaces = pre_tokenizers.Metaspace(split=True)
     words = pre_tokenizers.Split(Regex(r"▁?\w+|▁?[^\w▁]+|▁"), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(split=True), words])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, words])
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
 # %% [markdown]
-# One vocabulary serves both languages, as in the paper, because the model has one table. It is learned from the *training*
-# split: a vocabulary that has seen the test sentences has been told about them.
+# One vocabulary serves both languages, as in the paper, because the model has one embedding table.
+# It is learned from the *training* split only. If test sentences shaped the vocabulary, the test
+# score would no longer measure how well the model does on unseen text.
 
 # %% tags=["active-ipynb"]
-# tokenizer = corpus.tokenizer(500)
+# tokenizer = train_tokenizer(corpus.texts(), 500, corpus.lowercase)
 #
 # for text in ("there is a cat on the mat", "c'è un gatto sul tappeto", "la ragazza è sull'albero"):
 #     print(*tokenizer.encode(text).tokens)
 
 # %% [markdown]
-# Frequent words are one piece, rarer ones two or three. What did that buy? Compare with the two extremes: how many kinds there
-# are in the training split, and how many it takes to write one of the first thousand pairs.
+# Frequent words are one token, rarer ones two or three. Compare this with the two extremes, whole
+# words and single letters: how many different tokens the training split has, and how many a
+# sentence needs, on average over the first thousand pairs.
 
 # %% tags=["active-ipynb"]
-# texts = [text for pair in corpus.train for text in pair]
+# texts = list(corpus.texts())
 # some = texts[:2000]
-# pieces = [encoding.tokens for encoding in tokenizer.encode_batch(some)]
-# kinds = {"words": len({w for t in texts for w in t.split()}), "letters": len(set("".join(texts))), "subwords": 500}
-# for (name, n), rows in zip(kinds.items(), ([t.split() for t in some], some, pieces)):
-#     print(f"{name:9} {n} kinds, {sum(map(len, rows)) / len(rows):4.1f} to a sentence")
+# subwords = [encoding.tokens for encoding in tokenizer.encode_batch(some)]
+# rows = {"words": [text.split() for text in some], "letters": some, "subwords": subwords}
+# kinds = {
+#     "words": len({word for text in texts for word in text.split()}),
+#     "letters": len(set("".join(texts))),
+#     "subwords": tokenizer.get_vocab_size(),
+# }
+# for name, n in kinds.items():
+#     print(f"{name:9} {n} kinds, {sum(map(len, rows[name])) / len(some):4.1f} to a sentence")
 
 # %% [markdown]
-# Subwords are nearly as short as words, and attention's cost grows with the square of the length. Yet like letters they can spell
-# what was never seen. Only a *character* that training never showed becomes `<unk>`:
+# Subwords make sentences nearly as short as words do, which matters because the cost of attention
+# grows with the square of the length. Yet like letters they can spell words that were never in the
+# training split. Only an unknown *character* becomes `<unk>`:
 
 # %% tags=["active-ipynb"]
 # for text in ("the elephant sleeps", "The CAT sleeps", "the cat ø"):
@@ -238,44 +227,57 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
 # assert tokenizer.encode("è").ids == tokenizer.encode("e\N{COMBINING GRAVE ACCENT}").ids
 
 # %% [markdown]
-# ### Subwords to ids
+# ### Text to ids
 #
-# `encode` ends every text with `</s>`; `decode` stops there. Text without anything to translate is refused here, where its number
-# is known.
+# `encode` ends every text with `</s>`, and `decode` stops there. `encode` also rejects a text with
+# nothing to translate, and its error says which text that is.
 
 
 # %%
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of every text, each ended by </s>; ValueError for a text with nothing to translate."""
+    """Return the ids of every text, each ended by </s>.
+
+    Raises ValueError for a text that is empty or has no known character.
+    """
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    unknown = {UNK, tokenizer.token_to_id("▁")}
     for number, (text, ids) in enumerate(zip(texts, rows, strict=True), start=1):
         if not text.strip():
             raise ValueError(f"text {number} is empty: there is nothing to translate")
-        if set(ids) <= {UNK, tokenizer.token_to_id("▁")}:
-            raise ValueError(f"text {number} has no character that the vocabulary knows: {text[:40]!r}")
+        if unknown.issuperset(ids):
+            what = f"no character that the vocabulary knows: {text[:40]!r}"
+            raise ValueError(f"text {number} has {what}")
     return [[*ids, EOS] for ids in rows]
 
 
 # %%
 def decode(tokenizer: Tokenizer, rows: Iterable[Sequence[int]]) -> list[str]:
     """Return the text of every row of ids, up to the first </s>."""
-    rows = [list(row) for row in rows]
-    return tokenizer.decode_batch([row[: row.index(EOS)] if EOS in row else row for row in rows])
+    texts = []
+    for row in rows:
+        ids = list(row)
+        texts.append(ids[: ids.index(EOS)] if EOS in ids else ids)
+    return tokenizer.decode_batch(texts)
 
 
 # %%
-Pair = tuple[list[int], list[int]]
+Pair = tuple[list[int], list[int]]  # the ids of a source and of its target
 
 
 # %%
-def to_ids(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
-    """Return the pairs as ids: sources end with </s>, targets begin with <s> and end with </s>."""
-    sources, targets = (encode(tokenizer, texts) for texts in zip(*pairs, strict=True))
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
+    """Return the pairs as ids: sources end with </s>, targets begin with <s> and end with </s>.
+
+    Raises the errors of `encode`.
+    """
+    sources = encode(tokenizer, [src for src, _ in pairs])
+    targets = encode(tokenizer, [tgt for _, tgt in pairs])
     return [(src, [BOS, *tgt]) for src, tgt in zip(sources, targets, strict=True)]
 
 
 # %% tags=["active-ipynb"]
-# cat, love = to_ids(tokenizer, [(en, known[en]) for en in ("there is a cat on the mat", "i love you very much")])
+# texts = ("there is a cat on the mat", "i love you very much")
+# cat, love = encode_pairs(tokenizer, [(en, known[en]) for en in texts])
 # print("source", cat[0])
 # print("target", cat[1])
 # print(decode(tokenizer, [cat[1][1:]]))
@@ -287,17 +289,57 @@ def to_ids(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[Pair]
 #         print(error)
 
 # %% [markdown]
-# The source needs no `<s>`: nobody writes it. The target does: it is what the decoder reads before it has written anything.
+# The source needs no `<s>`, because the encoder reads it as a whole. The target does: `<s>` is the
+# decoder's input when nothing has been written yet.
+
+# %% [markdown]
+# A model is of no use without its vocabulary, so a tokenizer is saved beside the weights, as JSON.
+# `load_tokenizer` reads it and can check that it belongs to the model.
+
+
+# %%
+def load_tokenizer(path: str | Path, vocab_size: int | None = None) -> Tokenizer:
+    """Read a tokenizer.json; `vocab_size` is that of the model it is for.
+
+    Raises FileNotFoundError if there is no such file, ValueError if it is damaged or has another
+    number of entries than `vocab_size`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises nothing more specific
+        raise ValueError(f"{path} is not a tokenizer ({error!s:.200})") from None
+    tokenizer.encode_special_tokens = True  # the file does not keep this setting
+    entries = tokenizer.get_vocab_size()
+    if vocab_size not in (None, entries):
+        sizes = f"{path} has {entries} entries and the model {vocab_size}"
+        raise ValueError(f"{sizes}: they do not belong together")
+    return tokenizer
+
+
+# %% tags=["active-ipynb"]
+# import tempfile
+#
+# with tempfile.TemporaryDirectory() as folder:
+#     path = Path(folder) / "tokenizer.json"
+#     tokenizer.save(str(path))
+#     assert encode(load_tokenizer(path, 500), texts) == encode(tokenizer, texts)
+#     try:
+#         load_tokenizer(path, vocab_size=37_000)
+#     except ValueError as error:
+#         print(str(error).removeprefix(folder)[1:])
 
 # %% [markdown]
 # ### Ids to batches
 #
-# A batch is two rectangles. The decoder reads the target without its last token; the labels are the target without its first.
-# Every position is asked for the *next* token.
+# A batch is two rectangles of ids. The decoder's input is the target without its last token, and
+# the labels are the target without its first. So the label at every position is the *next* token.
 #
 # ![Two sentences become rows of ids, are padded to one length, and the labels are the decoder's input one step on](../figures/10_batch.svg)
 #
-# (Pieces and ids in the picture are made up.)
+# (The tokens and ids in the picture are made up.)
 
 
 # %%
@@ -309,14 +351,19 @@ class Batch:
     tgt: Int[Tensor, "b t"]
 
     @property
-    def decoder_input(self) -> Tensor:
+    def decoder_input(self) -> Int[Tensor, "b t"]:
         """What the decoder reads: the target without its last token."""
         return self.tgt[:, :-1]
 
     @property
-    def labels(self) -> Tensor:
-        """What it should say at each place: the target, one step on."""
+    def labels(self) -> Int[Tensor, "b t"]:
+        """The token to predict at each position: the target without its first token."""
         return self.tgt[:, 1:]
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of labels that are not padding."""
+        return int((self.labels != PAD).sum())
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device."""
@@ -339,27 +386,30 @@ def collate(pairs: Sequence[Pair]) -> Batch:
 # %% tags=["active-ipynb"]
 # batch = collate([cat, love])
 # print("src", batch.src, "tgt", batch.tgt, sep="\n")
+# print("labels", batch.labels.numel(), "· without padding", batch.n_tokens)
 #
-# for read, say in zip(batch.decoder_input[1].tolist(), batch.labels[1].tolist()):
-#     print(f"{tokenizer.id_to_token(read):8}→ {tokenizer.id_to_token(say)}")
+# for read, label in zip(batch.decoder_input[1].tolist(), batch.labels[1].tolist()):
+#     print(f"{tokenizer.id_to_token(read):8}→ {tokenizer.id_to_token(label)}")
 
 # %% [markdown]
-# `<s>` should say `▁ti`, and `▁molto` should say `</s>`. Without the shift the decoder would be asked for the token that it
-# has just read, and copying is all it would learn. After `</s>` comes padding, and a label of padding counts for nothing in
-# chapter 11's loss. (Who keeps two vocabularies must mind whose padding id that is: the target's.)
+# The label of `<s>` is `▁ti`, and the label of `▁molto` is `</s>`. Without the shift the label
+# would be the token that the decoder has just read, and it would only learn to copy. After `</s>`
+# comes padding, and a padding label does not count in chapter 11's loss. (With two vocabularies,
+# that is the padding id of the target's.)
 
 # %% [markdown]
 # ### Batches by length
 #
-# Every row becomes as long as the longest of its batch: so put like with like. The budget is not a number of sentences but of *places*,
-# padding included, since places are what memory and time are spent on.
+# Every row of a batch becomes as long as its longest row, so a batch should hold pairs of similar
+# length. Its size is limited not by a number of sentences but by a number of *tokens*, padding
+# included, because they determine memory and time.
 
 
 # %% tags=["exercise"]
 def batches_by_length(pairs: Sequence[Pair], max_tokens: int) -> list[list[Pair]]:
-    """Group pairs of like length so that no batch has more than `max_tokens` places, padding counted, on either side.
+    """Group pairs of similar length into batches of at most `max_tokens` tokens on either side.
 
-    A pair longer than `max_tokens` gets a batch of its own.
+    Padding is included. A pair longer than `max_tokens` gets a batch of its own.
     """
     groups: list[list[Pair]] = []
     width = 0
@@ -373,35 +423,44 @@ def batches_by_length(pairs: Sequence[Pair], max_tokens: int) -> list[list[Pair]
 
 
 # %% tags=["active-ipynb"]
-# pairs = to_ids(tokenizer, corpus.train[:10_000])
+# pairs = encode_pairs(tokenizer, corpus.train[:10_000])
 # groups = batches_by_length(pairs, max_tokens=512)
 #
-# eight = next(batch for batch in map(collate, groups) if batch.src.shape == batch.tgt.shape == (64, 8))
-# print("src", *eight.src.shape, "· tgt", *eight.tgt.shape, "· decoder input", *eight.decoder_input.shape)
+# batches = map(collate, groups)
+# eight = next(batch for batch in batches if batch.src.shape == batch.tgt.shape == (64, 8))
+# print("src", *eight.src.shape, "· tgt", *eight.tgt.shape, end=" ")
+# print("· decoder input", *eight.decoder_input.shape)
 # print(len(groups), "batches of", min(map(len, groups)), "to", max(map(len, groups)), "pairs")
 
 # %% [markdown]
-# There it is, the batch of 64 × 8 that runs through the course. Short sentences come many at a time, long ones few.
+# This is the batch of 64 × 8 that runs through the course. Short sentences come in large batches,
+# long ones in small batches.
 #
-# Sorted batches in sorted order would be a poor school: first all the short sentences, then all the long. `epoch` shuffles the
-# pairs before sorting, so that neighbours of equal length differ each time, and the batches after it.
+# In sorted order, training would see all short sentences first and all long ones last. So `epoch`
+# shuffles the pairs before it sorts them, which changes the batches from epoch to epoch, and then
+# shuffles the batches.
 
 
 # %%
 def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> Iterator[Batch]:
-    """Yield every pair once, in batches by length, in an order that the seed decides; leave out the first `skip`."""
+    """Yield every pair once, in batches by length, in an order that the seed determines.
+
+    The first `skip` batches are left out.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shuffled = [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
-    groups = batches_by_length(shuffled, max_tokens)
+    order = torch.randperm(len(pairs), generator=generator).tolist()
+    groups = batches_by_length([pairs[i] for i in order], max_tokens)
     for i in torch.randperm(len(groups), generator=generator).tolist()[skip:]:
         yield collate(groups[i])
 
 
 # %% [markdown]
-# The seed decides the order, so that an interrupted run can go on where it stopped: `skip` leaves out what was done.
+# Because the seed determines the order, an interrupted run can continue where it stopped: `skip`
+# leaves out the batches that were done.
 
 # %% tags=["active-ipynb"]
-# first, again = list(epoch(pairs, 512, seed=1)), list(epoch(pairs, 512, seed=1, skip=3))
+# first = list(epoch(pairs, 512, seed=1))
+# again = list(epoch(pairs, 512, seed=1, skip=3))
 #
 # assert sum(len(batch.src) for batch in first) == len(pairs)
 # assert all(torch.equal(a.tgt, b.tgt) for a, b in zip(first[3:], again, strict=True))
@@ -412,24 +471,31 @@ def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> I
 #
 # ### Padding makes no difference
 #
-# The model of chapter 9, untrained, reads one pair as it is, and then padded to the fixed length 20. If anything in the
-# network looked at padding, the logits would move.
+# The untrained model of chapter 9 reads one pair as it is, and then padded to 20 tokens. If
+# anything in the network depended on padding, the logits would change.
 
 # %% tags=["active-ipynb"]
+# from torch.nn import functional as F
+#
 # from transformer import Config, Transformer
 #
 # torch.manual_seed(0)
 # model = Transformer(Config.tiny(tokenizer.get_vocab_size())).eval()
 #
 # alone = collate([love])
-# src, tgt = (torch.nn.functional.pad(ids, (0, 20 - ids.shape[1]), value=PAD) for ids in (alone.src, alone.tgt))
+# src = F.pad(alone.src, (0, 20 - alone.src.shape[1]), value=PAD)
+# tgt = F.pad(alone.tgt, (0, 20 - alone.tgt.shape[1]), value=PAD)
 # with torch.no_grad():
-#     short, long = model(alone.src, alone.tgt), model(src, tgt)
-# torch.testing.assert_close(long[:, : short.shape[1]], short, atol=1e-5, rtol=1e-5)
-# print("alone", *short.shape, "· padded", *long.shape, "· equal in the first", short.shape[1], "places")
+#     short = model(alone.src, alone.tgt)
+#     long = model(src, tgt)
+#
+# n = short.shape[1]
+# torch.testing.assert_close(long[:, :n], short, atol=1e-5, rtol=1e-5)
+# print("alone", *short.shape, "· padded", *long.shape, "· equal in the first", n, "positions")
 
 # %% [markdown]
-# Nor do the neighbours in a batch matter. Each of 64 sentences of mixed lengths, alone and in the crowd:
+# Nor do the other sentences of a batch matter. Here are 64 sentences of various lengths, each
+# alone and all together:
 
 # %% tags=["active-ipynb"]
 # crowd = collate(pairs[:64])
@@ -442,8 +508,8 @@ def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> I
 # print("tgt", *crowd.tgt.shape, "· of these padding", int((crowd.tgt == PAD).sum()))
 
 # %% [markdown]
-# Is that the mask's doing? Take it away and read again. Position by position the padding is embedded like any word, offers keys,
-# and is listened to:
+# Is this due to the mask? Without it, padding is embedded like any token, has a key, and receives
+# attention at every position:
 
 # %% tags=["active-ipynb"]
 # n = alone.src.shape[1]
@@ -454,27 +520,28 @@ def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> I
 # print(f"without it above 0.5:     {unmasked.abs().max().item() > 0.5}")
 
 # %% [markdown]
-# A model trained without the mask can give a sentence another translation in another batch. The loss still falls, so nobody
-# notices.
+# A model trained without the mask can translate the same sentence differently in another batch.
+# Its training loss still falls, so the mistake is easy to miss.
 
 # %% [markdown]
 # ### Nothing is lost
 #
-# Each sentence that the tokenizer has not seen comes back from its ids letter by letter, and none needs `<unk>`.
+# Every sentence that the tokenizer has not seen comes back from its ids unchanged, and none needs
+# `<unk>`.
 
 # %% tags=["active-ipynb"]
 # for name in ("val", "test", "compositional"):
 #     texts = [text for pair in splits[name] for text in pair]
 #     rows = encode(tokenizer, texts)
 #     assert decode(tokenizer, rows) == texts
-#     print(f"{name:14}{len(texts)} texts back · unknown {sum(row.count(UNK) for row in rows)}")
+#     print(f"{name:14}{len(texts)} texts restored · unknown {sum(row.count(UNK) for row in rows)}")
 
 # %% [markdown]
 # ### The check
 #
-# The checks know the usual mistakes: padding on the left, a fixed id for it, sides sorted apart so that sentences meet another's
-# translation, budgets that forget the padding, a last batch that is lost, a vocabulary that has seen more than the training
-# texts.
+# The checks find the usual mistakes: padding on the left, a fixed padding id, the two sides sorted
+# separately so that a sentence gets the translation of another, a budget that ignores padding, a
+# lost last batch, and a vocabulary learned from more than the training texts.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_batches, check_pad, check_tokenizer
@@ -487,7 +554,8 @@ def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> I
 # %% [markdown]
 # ## The look
 #
-# What does sorting save? Batches of at most 512 places, filled with pairs as they come or with pairs of like length:
+# How much does sorting save? Fill batches of at most 512 tokens, padding included, with pairs in
+# their original order, and with pairs of similar length:
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_bars
@@ -500,159 +568,59 @@ def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> I
 #
 # widest = max(len(row) for pair in pairs for row in pair)
 # size = 512 // widest
-# wasted = {
-#     "as they come": padding([pairs[i : i + size] for i in range(0, len(pairs), size)]),
-#     "by length": padding(groups),
-# }
-# assert wasted["by length"] < 0.05 < 0.25 < wasted["as they come"]
-# plot_bars({name: round(100 * share) for name, share in wasted.items()}, ylabel="% of places", title="Padding")
-
-# %% [markdown]
-# More than a quarter of the work for nothing, or next to none. Seen from above, 12 targets of a batch as they come, and 12 of a
-# batch by length:
-
-# %% tags=["active-ipynb"]
-# for rows in zip(pad([tgt for _, tgt in pairs[:12]]), pad([tgt for _, tgt in groups[40][:12]])):
-#     print("      ".join("".join("■" if id != PAD else "·" for id in row.tolist()) for row in rows))
-
-# %% [markdown]
-# ## Other doors
+# unsorted = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+# wasted = {"original order": padding(unsorted), "by length": padding(groups)}
+# assert wasted["by length"] < 0.05 < 0.25 < wasted["original order"]
 #
-# The grammar is a school; the world is larger. What follows reads other text into the same `Corpus`, and everything above works
-# unchanged. Downloads and trained models live in one folder of the user's cache.
-
-
-# %%
-def downloader() -> ModuleType:
-    """Return pooch, imported when it is needed and without its complaint about notebooks that have no widgets."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pooch
-    return pooch
-
-
-# %%
-def cache_dir() -> Path:
-    """Return the folder for downloads and trained models: $TRANSFORMER_CACHE, or the user's cache."""
-    return Path(os.environ.get("TRANSFORMER_CACHE") or downloader().os_cache("transformer"))
-
+# percent = {name: round(100 * share) for name, share in wasted.items()}
+# plot_bars(percent, ylabel="% of tokens", title="Padding")
 
 # %% [markdown]
-# **Text files of your own**: two files for each split, aligned line by line. What cannot be aligned is refused.
-
-
-# %%
-def read_lines(path: str | Path) -> list[str]:
-    """Return the lines of a text file (UTF-8, gzipped if the name ends in .gz), without surrounding spaces."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return [line.strip() for line in content.decode("utf-8").removesuffix("\n").split("\n")]
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or not UTF-8 text ({error!s:.200})") from None
-
-
-# %%
-def read_pairs(src: str | Path, tgt: str | Path) -> list[tuple[str, str]]:
-    """Read two aligned text files, line by line; pairs with an empty side are left out."""
-    sources, targets = read_lines(src), read_lines(tgt)
-    if len(sources) != len(targets):
-        raise ValueError(f"{src} has {len(sources)} lines and {tgt} has {len(targets)}: they must be aligned")
-    pairs = [pair for pair in zip(sources, targets, strict=True) if all(pair)]
-    if not pairs:
-        raise ValueError(f"{src} and {tgt} hold no pair of sentences")
-    return pairs
-
-
-# %%
-def text_files(
-    train: Sequence[str | Path], val: Sequence[str | Path] | None = None, test: Sequence[str | Path] | None = None
-) -> Corpus:
-    """Read a corpus of your own: for each split the path of the source and of the target.
-
-    Without `val`, one pair in twenty, at most 1,000 and spread evenly, is taken out of `train` for validation.
-    """
-    pairs = list(dict.fromkeys(read_pairs(*train)))
-    if val:
-        return Corpus("text", pairs, read_pairs(*val), read_pairs(*test) if test else [])
-    stride = max(20, len(pairs) // 1_000)
-    kept = [pair for i, pair in enumerate(pairs) if i % stride]
-    if not kept:
-        raise ValueError(f"{train[0]} has {len(pairs)} pairs: too few to keep one for validation")
-    return Corpus("text", kept, pairs[::stride], read_pairs(*test) if test else [])
-
+# In the original order more than a quarter of all tokens are padding; by length there is almost
+# none. These are 12 targets of a batch in the original order, and 12 of a batch by length:
 
 # %% tags=["active-ipynb"]
-# import tempfile
+# unsorted_rows = pad([tgt for _, tgt in pairs[:12]])
+# sorted_rows = pad([tgt for _, tgt in groups[40][:12]])
+# for rows in zip(unsorted_rows.tolist(), sorted_rows.tolist()):
+#     print("      ".join("".join("■" if i != PAD else "·" for i in row) for row in rows))
+
+# %% [markdown]
+# ## Your own sentences
+#
+# The grammar is small. `transformer.corpora` reads other text into the same `Corpus`, and all of
+# the above works unchanged.
+#
+# **Text files**: two files for each split, aligned line by line. Files that are not aligned are
+# rejected.
+
+# %% tags=["active-ipynb"]
+# from transformer.corpora import text_files
 #
 # with tempfile.TemporaryDirectory() as folder:
-#     en, it = Path(folder) / "train.en", Path(folder) / "train.it"
+#     en = Path(folder) / "train.en"
+#     it = Path(folder) / "train.it"
 #     en.write_text("\n".join(en for en, _ in corpus.train[:100]), encoding="utf-8")
 #     it.write_text("\n".join(it for _, it in corpus.train[:100]), encoding="utf-8")
-#     mine = text_files(train=(en, it))
+#     own = text_files(train=(en, it))
 #
 #     it.write_text("one line", encoding="utf-8")
 #     try:
 #         text_files(train=(en, it))
 #     except ValueError as error:
-#         print(str(error).replace(f"{folder}{os.sep}", ""))
-# print("train", len(mine.train), "· val", len(mine.val), "· vocabulary", mine.tokenizer(200).get_vocab_size())
+#         print(str(error).replace(str(Path(folder) / "train"), "train"))
+# size = train_tokenizer(own.texts(), 200).get_vocab_size()
+# print("train", len(own.train), "· val", len(own.val), "· vocabulary", size)
 
 # %% [markdown]
-# **Multi30k**: 29,000 captions of photographs in English, German, French and Czech (Elliott et al. 2016). Each file has a known
-# checksum, so a download that was cut off or changed is noticed; and a folder of your own will do, because hosts die.
-
-
-# %%
-MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/"
-
-
-# %%
-def multi30k_file(name: str, folder: str | Path | None = None) -> Path:
-    """Return a file such as raw/train.de.gz: from `folder`, or downloaded, checked and kept in the cache."""
-    if folder:
-        paths = [Path(folder) / name, Path(folder) / f"{name}.gz"]
-        if not any(path.is_file() for path in paths):
-            raise FileNotFoundError(f"there is no {name} in {folder}, where Multi30k was to be")
-        return next(path for path in paths if path.is_file())
-    table = resources.files("transformer").joinpath("multi30k.sha256").read_text(encoding="utf-8").splitlines()
-    sums = {path.removeprefix("data/task1/"): sha256 for sha256, _, path in map(str.split, table)}
-    if name not in sums:
-        raise ValueError(f"Multi30k has no {name}; its files are {', '.join(sorted(sums))}")
-    where = cache_dir() / "multi30k" / Path(name).parent
-    try:
-        address = f"{MULTI30K}data/task1/{name}"
-        return Path(downloader().retrieve(address, sums[name], Path(name).name, where, progressbar=True))
-    except OSError as error:
-        raise OSError(
-            f"could not download {name} of Multi30k ({error}); copy its files into a folder and name it by "
-            "--folder or the environment variable MULTI30K"
-        ) from None
-
-
-# %%
-def multi30k(src: str = "en", tgt: str = "de", folder: str | Path | None = None, tokenized: bool = False) -> Corpus:
-    """Read Multi30k; `folder` (or $MULTI30K) holds raw/ and tok/, otherwise it is downloaded.
-
-    `tokenized` takes the lowercased Moses tokens that papers score, instead of the captions as they were written.
-    """
-    folder = folder or os.environ.get("MULTI30K")
-    pattern = "tok/{}.lc.norm.tok.{}" if tokenized else "raw/{}.{}.gz"
-
-    def split(name: str) -> list[tuple[str, str]]:
-        return read_pairs(*(multi30k_file(pattern.format(name, language), folder) for language in (src, tgt)))
-
-    name = f"multi30k-{src}-{tgt}" + "-tok" * tokenized
-    return Corpus(name, split("train"), split("val"), split("test_2016_flickr"))
-
-
-# %% [markdown]
-# `multi30k("en", "de")` downloads 1.3 MB, once. It is not called here, so that the course runs without a network. Asked for a
-# folder that has no such files, it says so:
+# **Multi30k**: 29,000 captions of photographs in English, German, French and Czech (Elliott et al.
+# 2016). `multi30k("en", "de")` downloads 1.3 MB, once, and compares checksums, so that a damaged
+# file is noticed. It is not called here, because the course also runs without a network. A folder
+# with a copy of the files will do, too. If one is missing, the error names it:
 
 # %% tags=["active-ipynb"]
+# from transformer.corpora import multi30k
+#
 # try:
 #     multi30k("en", "de", folder="my_captions")
 # except FileNotFoundError as error:
@@ -664,8 +632,8 @@ def multi30k(src: str = "en", tgt: str = "de", folder: str | Path | None = None,
 # | the paper | here | why |
 # |---|---|---|
 # | WMT 2014 English-German, 4.5 million pairs (section 5.1) | 100,000 pairs from a grammar | learned in minutes, exact, no download |
-# | byte-pair encoding, one vocabulary of about 37,000 | the same, of 500 to 10,000 | fewer words, fewer pieces |
-# | batches by approximate length, about 25,000 tokens a side | by length, a budget of places a side | padding costs as much as words |
+# | byte-pair encoding, one vocabulary of about 37,000 | the same, of 500 to 10,000 | a smaller language needs fewer tokens |
+# | batches by approximate length, about 25,000 tokens a side | by length, at most `max_tokens` a side | padding included: it costs as much as words |
 # | does not mention padding or its mask | `<pad>` = 0, hidden from every query | batches are rectangles |
 # | outputs "shifted right" (figure 1) | `decoder_input` and `labels`, one step apart | the same |
 
@@ -678,7 +646,8 @@ def multi30k(src: str = "en", tgt: str = "de", folder: str | Path | None = None,
 # | `src` ends with `</s>` | `b k` | (64, 8) |
 # | `tgt` from `<s>` to `</s>` | `b t` | (64, 9) |
 # | `decoder_input`, `labels` | `b t` | (64, 8) each |
-# | memory, states | `b k d`, `b t d` | (64, 8, 512) |
+# | memory, decoder states | `b k d`, `b t d` | (64, 8, 512) |
 # | logits | `b t v` | (64, 8, 37000) |
 #
-# Questions and answers are ready, one for each place. [Chapter 11](11_training.ipynb) makes the model learn from them.
+# The batches have an input and a label for every position. [Chapter 11](11_training.ipynb) trains
+# the model on them.

@@ -1,0 +1,104 @@
+"""Scores are sacrebleu's, say how they were computed, and are refused for lists that differ."""
+
+import logging
+import sys
+
+import pytest
+
+from transformer.metrics import bleu, chrf, exact_match, moses_tokens, scores
+
+REFERENCES = ["the cat is on the mat", "yes"]
+HYPOTHESES = ["the cat is on the mat", "no"]
+
+
+def test_scores_are_sacrebleus_and_say_how() -> None:
+    found = scores(HYPOTHESES, REFERENCES)
+    assert 80 < found["BLEU"] < 100 and 0 < found["chrF"] < 100
+    assert all("version:" in signature for signature in found["signatures"])
+    assert "tok:13a" in found["signatures"][0]
+    assert "tok:none" in scores(["a b"], ["a b"], "none")["signatures"][0]
+
+
+def test_a_perfect_translation_has_100_points_and_a_wrong_one_none() -> None:
+    text = ["the cat is on the mat"]
+    wrong = ["uno due tre quattro cinque"]
+    assert scores(text, text)["BLEU"] == 100
+    assert scores(wrong, text)["BLEU"] == 0
+    assert bleu(text, text) == chrf(text, text) == 100
+    assert bleu(wrong, text) == 0
+
+
+def test_scores_are_rounded_to_two_digits() -> None:
+    hypotheses = ["the cat sat on a mat today"]
+    references = ["the cat sat on the mat today"]
+    found = scores(hypotheses, references)
+    assert 0 < found["BLEU"] < 100
+    assert found["BLEU"] == round(found["BLEU"], 2) != round(found["BLEU"], 1)
+    assert found["BLEU"] == round(bleu(hypotheses, references), 2)
+    assert found["chrF"] == round(chrf(hypotheses, references), 2)
+
+
+def test_bleu_is_of_the_whole_set_and_needs_the_right_order() -> None:
+    texts = ["the cat is on the mat", "a dog sleeps under the old tree"]
+    assert bleu(tuple(texts), tuple(texts)) == 100
+    assert bleu(texts, texts[::-1]) < 10
+    hypotheses = ["the cat is on the mat", "a dog sleeps"]
+    single = [bleu([hyp], [ref]) for hyp, ref in zip(hypotheses, texts, strict=True)]
+    assert bleu(hypotheses, texts) != pytest.approx(sum(single) / 2, abs=1)
+
+
+def test_bleu_depends_on_how_words_are_split() -> None:
+    hypotheses = ["the cat is on the mat, today"]
+    references = ["the cat is on the mat , today"]
+    assert bleu(hypotheses, references) == 100
+    assert bleu(hypotheses, references, tokenize="none") < 100
+
+
+def test_chrf_rewards_a_right_stem_with_a_wrong_ending() -> None:
+    references = ["la ragazza stanca"]
+    assert chrf(["la ragazza stanco"], references) > chrf(["la ragazza felice"], references) + 10
+    assert bleu(["la ragazza stanco"], references) == bleu(["la ragazza felice"], references)
+
+
+def test_exact_match_is_the_share_of_equal_texts() -> None:
+    assert exact_match(HYPOTHESES, REFERENCES) == 0.5
+    assert exact_match(REFERENCES, REFERENCES) == 1.0
+    assert exact_match(["a", "b", "c"], ("a", "b ", "C")) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("metric", [bleu, chrf, exact_match, scores])
+@pytest.mark.parametrize(
+    ("hypotheses", "references"), [(["a"], ["a", "b"]), (["a", "b"], ["a"]), ([], [])]
+)
+def test_lists_that_do_not_belong_together_are_refused(metric, hypotheses, references) -> None:
+    counts = f"^{len(hypotheses)} hypotheses and {len(references)} references: .* at least one$"
+    with pytest.raises(ValueError, match=counts):
+        metric(hypotheses, references)
+
+
+@pytest.mark.parametrize("metric", [bleu, scores])
+def test_a_tokenizer_that_there_is_not_is_named(metric) -> None:
+    with pytest.raises(ValueError, match=r"tokenize must be one of .*13a.*, not 'moses'"):
+        metric(["a"], ["a"], "moses")
+
+
+@pytest.mark.parametrize(("tokenize", "warned"), [("13a", True), ("none", False)])
+def test_only_text_that_should_not_be_tokenized_is_suspected_of_it(
+    caplog, tokenize: str, warned: bool
+) -> None:
+    text = ["the cat is on the mat ."] * 100
+    with caplog.at_level(logging.WARNING):
+        scores(text, text, tokenize)
+    assert ("tokenized period" in caplog.text) == warned
+
+
+def test_moses_tokens_are_lowercased_normalised_and_split() -> None:
+    pytest.importorskip("sacremoses")
+    assert moses_tokens(["The cat’s  mat, please."], "en") == ["the cat &apos;s mat , please ."]
+    assert moses_tokens(["L'albero è qui!"], "it") == ["l&apos; albero è qui !"]
+
+
+def test_a_missing_sacremoses_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    with pytest.raises(ValueError, match=r"^Moses tokens need .*: pip install sacremoses$"):
+        moses_tokens(["a"], "en")
