@@ -1,24 +1,34 @@
 """The command line: what it does, and what it says when it can't."""
 
 import json
+import math
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from transformer.__main__ import main
+from transformer.cli import main, parser
+from transformer.cli.train_command import changed_preset
 from transformer.model import load_model
-from transformer.training import checkpoints
+from transformer.recipes import PRESETS, checkpoints
 
-WORDS = {"one": "uno", "two": "due", "three": "tre", "four": "quattro", "five": "cinque", "six": "sei"}
-SMALL = "--d-model 16 --n-heads 2 --n-layers 1 --d-ff 16 --vocab-size 100 --dropout 0 --warmup 10".split()
+WORDS = {
+    "one": "uno",
+    "two": "due",
+    "three": "tre",
+    "four": "quattro",
+    "five": "cinque",
+    "six": "sei",
+}
+SIZES = "--d-model 16 --n-heads 2 --n-layers 1 --d-ff 16 --vocab-size 100"
+SMALL = [*SIZES.split(), "--dropout", "0", "--warmup", "10"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +45,10 @@ def files(tmp_path_factory) -> list[str]:
 def model(files, tmp_path_factory) -> Path:
     """A model of number words, trained for a moment."""
     folder = tmp_path_factory.mktemp("model")
-    assert main(["train", *files, *SMALL, "--steps", "3", "--device", "cpu", "--out", str(folder)]) == 0
+    assert (
+        main(["train", *files, *SMALL, "--steps", "3", "--device", "cpu", "--out", str(folder)])
+        == 0
+    )
     return folder
 
 
@@ -77,9 +90,37 @@ def test_evaluate_prints_scores_with_their_signatures(model, files, capsys):
     assert all("version:" in signature for signature in found["signatures"])
 
 
+def test_evaluate_writes_translations_and_scores_moses_tokens_when_asked(
+    model, files, tmp_path, capsys
+):
+    pytest.importorskip("sacremoses")
+    test = ["--corpus", "files", "--test", *files[3:], "--model", str(model), "--beam", "1"]
+    out = tmp_path / "translations.txt"
+    assert main(["evaluate", *test, "--moses", "--out", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["moses"]["signatures"][0].count("tok:none") == 1
+    assert found["signatures"][0].count("tok:13a") == 1
+    assert 0 <= found["exact"] <= 1
+    assert out.read_text(encoding="utf-8").count("\n") == 36
+
+
+def test_a_split_that_the_corpus_lacks_is_named_with_those_it_has(model, files, capsys):
+    test = ["--corpus", "files", "--test", *files[3:], "--model", model]
+    sentence = complaint(capsys, "evaluate", *test, "--split", "compositional")
+    assert "files has no split 'compositional', only test" in sentence
+    assert "--corpus files needs --train SRC TGT" in complaint(
+        capsys, "evaluate", "--corpus", "files", "--model", model
+    )
+
+
 @pytest.mark.parametrize(
     ("sentence", "words"),
-    [("", "text 1 is empty"), ("   ", "text 1 is empty"), ("猫猫", "no character"), ("one " * 600, "max_len is 512")],
+    [
+        ("", "text 1 is empty"),
+        ("   ", "text 1 is empty"),
+        ("猫猫", "no character"),
+        ("one " * 600, "max_len is 512"),
+    ],
 )
 def test_bad_text_is_answered_by_one_sentence(model, capsys, sentence, words):
     assert words in complaint(capsys, "translate", "--model", model, sentence)
@@ -93,15 +134,21 @@ def test_the_line_of_a_bad_sentence_is_named(model, capsys):
     ("options", "words"),
     [
         ("--d-model 16 --n-heads 3", "d_model=16 must be divisible by n_heads=3"),
-        ("--n-heads 0", "n_heads must be a whole number from 1"),
+        ("--n-heads 0", "n_heads must be an integer from 1"),
         ("--dropout -0.1", "dropout must be at least 0"),
         ("--norm none", "norm must be one of post, pre"),
         ("--precision fp8", "precision must be auto, fp32 or bf16"),
         ("--steps 0", "steps must be above 0"),
         ("--max-len 2", "max_len is 2"),
+        ("--label-smoothing 1", "label_smoothing must be at least 0 and below 1"),
+        ("--ema-decay 1", "ema_decay must be at least 0 and below 1"),
+        ("--peak-lr 0", "peak_lr must be above 0"),
+        ("--max-grad-norm 0", "max_grad_norm must be above 0"),
+        ("--accumulate 0", "accumulate must be above 0"),
+        ("--minutes 0", "minutes must be above 0"),
     ],
 )
-def test_settings_that_can_not_be_are_refused(files, tmp_path, capsys, options, words):
+def test_impossible_settings_are_refused(files, tmp_path, capsys, options, words):
     assert words in complaint(capsys, "train", *files, "--out", tmp_path, *options.split())
     assert not (tmp_path / "model.safetensors").exists()
 
@@ -109,7 +156,15 @@ def test_settings_that_can_not_be_are_refused(files, tmp_path, capsys, options, 
 def test_files_of_different_length_are_refused(files, tmp_path, capsys):
     (tmp_path / "short.it").write_text("uno\n")
     sentence = complaint(
-        capsys, "train", "--corpus", "files", "--train", files[3], tmp_path / "short.it", "--out", tmp_path
+        capsys,
+        "train",
+        "--corpus",
+        "files",
+        "--train",
+        files[3],
+        tmp_path / "short.it",
+        "--out",
+        tmp_path,
     )
     assert "36 lines" in sentence and "1: they must be aligned" in sentence
 
@@ -118,7 +173,9 @@ def test_missing_files_and_models_are_named(files, tmp_path, capsys):
     assert "there is no file nowhere.en" in complaint(
         capsys, "train", "--corpus", "files", "--train", "nowhere.en", files[4], "--out", tmp_path
     )
-    assert "there is no model 'nothing'" in complaint(capsys, "translate", "--model", "nothing", "one")
+    assert "there is no model 'nothing'" in complaint(
+        capsys, "translate", "--model", "nothing", "one"
+    )
     assert "where Multi30k was to be" in complaint(
         capsys, "train", "--corpus", "multi30k", "--folder", tmp_path, "--out", tmp_path
     )
@@ -146,7 +203,9 @@ def test_a_run_is_not_overwritten_unless_asked(model, files, capsys):
 
 def test_resuming_with_another_config_is_refused(model, files, capsys):
     options = [*SMALL, "--d-ff", "32", "--steps", "9"]
-    assert "belongs to another config" in complaint(capsys, "train", *files, *options, "--out", model, "--resume")
+    assert "belongs to another config" in complaint(
+        capsys, "train", *files, *options, "--out", model, "--resume"
+    )
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(files, tmp_path, capsys):
@@ -160,12 +219,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(files, tmp
     assert json.loads((tmp_path / "history.json").read_text())[-1]["step"] == 6
 
 
-def test_a_folder_that_can_not_be_written_is_named(files, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_named(files, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert "could not write" in complaint(capsys, "train", *files, *SMALL, "--steps", "2", "--out", tmp_path / "file")
+    assert "could not write" in complaint(
+        capsys, "train", *files, *SMALL, "--steps", "2", "--out", tmp_path / "file"
+    )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit for the size of files")
 def test_a_full_disk_keeps_the_last_good_files(files, tmp_path):
+    import resource
+
     train = ["train", *files, *SMALL, "--out", tmp_path]
     assert python(*train, "--steps", 4).returncode == 0
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
@@ -181,10 +245,13 @@ def test_a_full_disk_keeps_the_last_good_files(files, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
 def test_ctrl_c_leaves_a_checkpoint_that_resumes(files, tmp_path):
     command = [sys.executable, "-m", "transformer", "train", *files, *SMALL, "--out", str(tmp_path)]
     quick = ["--validate-every", "20"]
-    process = subprocess.Popen([*command, *quick, "--steps", "1000000"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *quick, "--steps", "1000000"], stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 90
     while not checkpoints(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -198,9 +265,52 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(files, tmp_path):
     assert load_model(tmp_path).config.d_model == 16
 
 
+def test_nothing_to_translate_is_said(model):
+    done = python("translate", "--model", model, input="")
+    assert done.returncode == 1
+    assert "error: there is nothing to translate" in done.stderr
+
+
 def test_help_names_every_command():
     text = python("--help", env=os.environ | {"COLUMNS": "100"}).stdout
-    assert all(command in text for command in ("train", "translate", "evaluate"))
+    assert all(command in text for command in ("train", "translate", "evaluate", "export"))
+
+
+@pytest.mark.parametrize("command", ["train", "translate", "evaluate", "export"])
+def test_every_option_has_a_help_text_with_its_default(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    assert exit.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "None" not in text
+    assert "--device DEVICE" in text or command == "export"
+    if command == "train":
+        assert "gradients to this norm (default: inf)" in text
+        assert "minutes of training (default: 30.0)" in text
+
+
+def test_a_limit_replaces_both_limits_of_the_preset():
+    def limits(*arguments: str) -> tuple[float, int]:
+        options = parser().parse_args(["train", *arguments])
+        preset = changed_preset(PRESETS["multi30k"], options)
+        return preset.minutes, preset.training.steps
+
+    assert limits() == (30.0, 100_000)
+    assert limits("--steps", "9") == (math.inf, 9)
+    assert limits("--minutes", "2") == (2.0, 10**9)
+    assert limits("--steps", "9", "--minutes", "2") == (2.0, 9)
+
+
+def test_options_change_the_preset_and_nothing_else_does():
+    arguments = "--n-layers 3 --vocab-size 77 --accumulate 4 --max-grad-norm 2.5 --ema-decay 0.5"
+    options = parser().parse_args(["train", *arguments.split()])
+    preset = changed_preset(PRESETS["en-it"], options)
+    assert preset.vocab_size == 77
+    assert preset.sizes == PRESETS["en-it"].sizes | {"n_layers": 3}
+    changed = {"accumulate": 4, "max_grad_norm": 2.5, "ema_decay": 0.5}
+    assert asdict(preset.training) == asdict(PRESETS["en-it"].training) | changed
+    plain = parser().parse_args(["train"])
+    assert changed_preset(PRESETS["en-it"], plain) == PRESETS["en-it"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -211,51 +321,61 @@ def test_a_device_that_is_not_there_is_refused(capsys):
     assert "there is no device 'cuda'" in capsys.readouterr().err
 
 
-# --- engines ---------------------------------------------------------------------------------------------------------
+# --- engines --------------------------------------------------------------------------------------
 
 
-def test_another_engine_gives_the_same_text(model, capsys):
-    pytest.importorskip("ctranslate2")
-    sentences = ["one two", "six six", "three"]
+def translate(model: Path, *options: str) -> list[str]:
+    return ["translate", "--model", str(model), "--device", "cpu", *options]
+
+
+@pytest.mark.parametrize(
+    ("engine", "packages"),
+    [("ctranslate2", ["ctranslate2"]), ("onnx", ["onnx", "onnxscript", "onnxruntime"])],
+)
+def test_every_engine_gives_the_same_text(model, capsys, engine: str, packages: list[str]):
+    for package in packages:
+        pytest.importorskip(package)
     texts = []
-    for options in ([], ["--engine", "ctranslate2"], ["--engine", "ctranslate2", "--precision", "int8"]):
-        assert main(["translate", "--model", str(model), "--device", "cpu", *options, *sentences]) == 0
+    for name in ("pytorch", engine):
+        assert main([*translate(model, "--engine", name), "one two", "six six", "three"]) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
-    assert texts[2].count("\n") == 3
+    assert texts[0].count("\n") == 3
+    assert (model / engine).is_dir()
+
+
+def test_int8_translates_too(model, capsys):
+    pytest.importorskip("ctranslate2")
+    options = ["--engine", "ctranslate2", "--precision", "int8"]
+    assert main([*translate(model, *options), "one two", "six six", "three"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
     assert (model / "ctranslate2" / "model.bin").is_file()
 
 
-def test_export_says_where_the_model_is(model, tmp_path, capsys):
-    pytest.importorskip("onnxscript")
-    assert main(["export", "--to", "onnx", "--model", str(model), "--out", str(tmp_path / "graphs")]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "graphs")
-    assert {path.name for path in (tmp_path / "graphs").iterdir()} >= {"encoder.onnx", "decoder.onnx"}
-
-
 def test_half_precision_translates_too(model, capsys):
-    assert main(["translate", "--model", str(model), "--device", "cpu", "--precision", "bf16", "one two"]) == 0
+    assert main([*translate(model, "--precision", "bf16"), "one two"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_a_precision_that_the_engine_lacks_is_named(model, capsys):
-    assert "engine torch has fp32 and bf16" in complaint(
-        capsys, "translate", "--model", model, "--precision", "int8", "one"
-    )
-    assert "no precision 'bf16' on cpu" in complaint(
-        capsys,
-        "translate",
-        "--model",
-        model,
-        "--engine",
-        "ctranslate2",
-        "--precision",
-        "bf16",
-        "--device",
-        "cpu",
-        "one",
-    )
+    sentence = complaint(capsys, *translate(model, "--precision", "int8"), "one")
+    assert "no engine pytorch with precision int8: pytorch has fp32, bf16" in sentence
+    options = ["--engine", "ctranslate2", "--precision", "bf16"]
+    assert "no precision 'bf16' on cpu" in complaint(capsys, *translate(model, *options), "one")
 
 
-def test_what_is_not_there_can_not_be_exported(capsys):
-    assert "there is no model 'nowhere'" in complaint(capsys, "export", "--to", "onnx", "--model", "nowhere")
+def test_export_says_where_the_model_is(model, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(
+        "transformer.engines.onnx.write_graph",
+        lambda graph, inputs, output, path: path.write_text(output),
+    )
+    out = tmp_path / "graphs"
+    assert main(["export", "--to", "onnx", "--model", str(model), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert {path.name for path in out.iterdir()} >= {"encoder.onnx", "decoder.onnx"}
+
+
+def test_a_model_that_is_not_there_is_not_exported(capsys):
+    sentence = complaint(capsys, "export", "--to", "onnx", "--model", "nowhere")
+    assert "there is no model 'nowhere'" in sentence

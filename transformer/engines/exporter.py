@@ -1,0 +1,43 @@
+"""From a translator's folder to the folder of another engine."""
+
+from pathlib import Path
+
+from transformer.data import load_tokenizer
+from transformer.engines.ctranslate2 import export_ctranslate2
+from transformer.engines.onnx import export_onnx
+from transformer.files import cache_dir
+from transformer.model import load_model
+
+TARGETS = ("ctranslate2", "onnx")
+
+
+def export(folder: str | Path, to: str, out: str | Path | None = None) -> Path:
+    """Write the translator in `folder`, or of that name, for another engine; return the new folder.
+
+    `to` is "ctranslate2" or "onnx"; without `out` the new folder has that name and is in the
+    model's folder. Raises ValueError for another engine, a damaged model or a missing package;
+    FileNotFoundError if there is no model; OSError if `out` cannot be written.
+    """
+    if to not in TARGETS:
+        raise ValueError(f"a model can be exported to {' or '.join(TARGETS)}, not to {to!r}")
+    source = model_folder(folder)
+    out = Path(out or source / to)
+    model = load_model(source)
+    if to == "onnx":
+        return export_onnx(model, out)
+    tokenizer = load_tokenizer(source / "tokenizer.json", model.config.vocab_size)
+    return export_ctranslate2(model, tokenizer, out)
+
+
+def model_folder(name: str | Path) -> Path:
+    """Return the folder `name`, or the one in the cache of the model trained under that name.
+
+    Raises FileNotFoundError if neither has a config.json.
+    """
+    for folder in (Path(name), cache_dir() / name):
+        if (folder / "config.json").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"there is no model {str(name)!r}: give a folder with config.json, model.safetensors and "
+        "tokenizer.json, or train one with `python -m transformer train`"
+    )

@@ -1,0 +1,151 @@
+"""A translator: a model, its vocabulary and an engine. Sentences in, sentences out."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from transformer.data import decode, encode, load_tokenizer
+from transformer.engines import CTranslate2Engine, Engine, OnnxEngine, PyTorchEngine
+from transformer.engines.ctranslate2 import current_ctranslate2
+from transformer.engines.exporter import model_folder
+from transformer.engines.onnx import current_onnx
+from transformer.model import Transformer, load_model
+
+__all__ = ["Translator", "check_lengths", "groups_by_length", "model_folder", "round_up"]
+
+PRECISIONS = {
+    "pytorch": ("fp32", "bf16"),
+    "ctranslate2": ("fp32", "int8", "fp16", "bf16"),
+    "onnx": ("fp32",),
+}
+"""By engine. CTranslate2 has the last two on a GPU only."""
+
+
+class Translator:
+    """Translate sentences with a model and its vocabulary.
+
+    `engine` searches; the default is `PyTorchEngine(model)`, which has the model's weights as they
+    are now. A translator can be copied and pickled.
+    """
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, engine: Engine | None = None):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.engine = engine or PyTorchEngine(model)
+
+    def __getstate__(self) -> dict:
+        """Return what a copy needs; a copied tokenizer forgets that a typed </s> is text."""
+        return vars(self) | {"encode_special_tokens": self.tokenizer.encode_special_tokens}
+
+    def __setstate__(self, state: dict) -> None:
+        """Restore a copy."""
+        vars(self).update(state)
+        self.tokenizer.encode_special_tokens = vars(self).pop("encode_special_tokens")
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        device: str = "cpu",
+        engine: str = "pytorch",
+        precision: str = "fp32",
+    ) -> "Translator":
+        """Read a translator from a folder, or by the name under which it was trained.
+
+        `engine` is pytorch, ctranslate2 or onnx; for the last two the model is exported into its
+        folder when it is loaded for the first time. `precision` is fp32, with pytorch also bf16,
+        with ctranslate2 also int8. Raises FileNotFoundError if there is no such model, ValueError
+        if a file is damaged, a package is missing, or engine, precision and device do not fit.
+        """
+        check_engine(engine, precision, device)
+        folder = model_folder(name)
+        model = load_model(folder)
+        tokenizer = load_tokenizer(folder / "tokenizer.json", model.config.vocab_size)
+        if engine == "ctranslate2":
+            exported = current_ctranslate2(model, tokenizer, folder / "ctranslate2")
+            ready = CTranslate2Engine(exported, model.config, device, precision)
+            return cls(model, tokenizer, ready)
+        if engine == "onnx":
+            exported = current_onnx(model, folder / "onnx")
+            return cls(model, tokenizer, OnnxEngine(exported, model.config))
+        model = model.to(device)
+        return cls(model.bfloat16() if precision == "bf16" else model, tokenizer)
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        beam_size: int = 5,
+        length_penalty: float = 1.0,
+        max_tokens: int = 4096,
+        progress: bool = False,
+    ) -> list[str]:
+        """Return the translation of every text; a `beam_size` of 1 is greedy search.
+
+        Texts of similar length are translated together, as many as have `max_tokens` source tokens,
+        padding included and counted once for each hypothesis. Raises ValueError for a text that is
+        empty, has no known character, or is longer than the model's max_len.
+        """
+        if isinstance(texts, str):
+            raise ValueError("translate takes a list of sentences, not one string")
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+        rows = encode(self.tokenizer, texts)
+        check_lengths(rows, self.model.config.max_len)
+        groups = groups_by_length(rows, max_tokens // beam_size)
+        work = [
+            ([rows[i] for i in group], 2 * round_up(len(rows[group[0]]), 16)) for group in groups
+        ]
+        results = self.engine.search_all(work, beam_size, length_penalty)
+        results = tqdm(results, "translating", len(groups), disable=not progress)
+        found: dict[int, list[int]] = {}
+        for group, ids in zip(groups, results, strict=True):
+            found |= zip(group, ids, strict=True)
+        return decode(self.tokenizer, [found[i] for i in range(len(rows))])
+
+
+def check_engine(engine: str, precision: str, device: str) -> None:
+    """Raise a ValueError for an engine that does not exist, or that lacks the precision or device.
+
+    What CTranslate2 has on a CPU and on a GPU it says itself.
+    """
+    if precision not in PRECISIONS.get(engine, ()):
+        known = "; ".join(f"{name} has {', '.join(kinds)}" for name, kinds in PRECISIONS.items())
+        raise ValueError(f"there is no engine {engine} with precision {precision}: {known}")
+    if engine == "onnx" and not str(device).startswith("cpu"):
+        raise ValueError(f"engine onnx runs on cpu only, not on {device}")
+
+
+def check_lengths(rows: Sequence[Sequence[int]], limit: int) -> None:
+    """Raise a ValueError that names the first text that is longer than the model can read."""
+    for number, row in enumerate(rows, start=1):
+        if len(row) > limit:
+            raise ValueError(
+                f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it"
+            )
+
+
+def round_up(length: int, multiple: int) -> int:
+    """Return the smallest multiple that is at least `length`.
+
+    Limits are rounded up so that a translation does not depend on which texts share its batch.
+    """
+    return multiple * math.ceil(length / multiple)
+
+
+def groups_by_length(rows: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    """Return the indices of the rows in groups, longest rows first.
+
+    The lengths in a group round up to the same multiple of 16, and it has at most `max_tokens`
+    tokens, padding included; a longer row gets a group of its own.
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
+        longest = len(rows[groups[-1][0]]) if groups else 0
+        same_length = round_up(longest, 16) == round_up(len(rows[i]), 16)
+        if not same_length or longest * (len(groups[-1]) + 1) > max_tokens:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
