@@ -1,7 +1,8 @@
 """The encoder-decoder of "Attention Is All You Need" (Vaswani et al. 2017), in PyTorch and einops.
 
-Each module is a chapter of the course, and each chapter a module: `transformer/attention.py` is
-`notebooks/03_attention.ipynb`. Prose, einops patterns and type signatures share one glossary of axis letters, `AXES`.
+Each chapter of the course is a module: `transformer/attention.py` is
+`notebooks/03_attention.ipynb`. Prose, einops patterns and type signatures share one glossary of
+axis letters, `AXES`.
 """
 
 AXES = {
@@ -14,6 +15,7 @@ AXES = {
     "v": "vocabulary entry",
     "n": "beam: one of several hypotheses for a sentence",
     "c": "candidate: an extension of a hypothesis",
+    "r": "row: hypotheses of all sentences, one after another",
 }
 
 __version__ = "0.1.0"

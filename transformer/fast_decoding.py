@@ -2,14 +2,14 @@
 r"""
 # 16 · Fast decoding
 
-**The same translations, sooner: beams that stay where they are, cross-attention without queries, and steps without Python. Optional, and for engineers.**
+**The same translations, sooner: beams that stay where they are, cross-attention without queries,
+steps without Python. Optional, and for engineers.**
 
 ![The architecture; the decoder and the way on which each new token goes back into it are lit](../figures/architecture_16.svg)
 """
 
 # %%
 import copy
-import functools
 import math
 from collections.abc import Iterable
 from itertools import product
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from transformer.cpu.layers import PackedDecoderLayer, PackedEncoder, norm_in_float32
 from transformer.cpu.packing import PackedLinear, in_float32
+from transformer.cpu.topk import blockwise_topk
 from transformer.cpu.tracing import TraceCache
 from transformer.inference import TokenDecoder
 from transformer.model import Transformer
@@ -61,8 +62,8 @@ from transformer.model import Transformer
 # print(f"a step takes {1e6 * step:.0f} µs for {weights / 1e6:.1f} million multiplications")
 
 # %% [markdown]
-# A core makes those multiplications in some 100 µs. The rest is overhead: a step is about 250 calls
-# of operators, and calling one from Python takes several microseconds, however little it computes.
+# A core makes those multiplications in some 100 µs. The rest is overhead: a step calls about 250
+# operators, and calling one from Python takes several microseconds, however little it computes.
 #
 # With many sentences the arithmetic weighs more, and other costs appear: a beam search copies its
 # cache at every step, and looks for the best few of $n \cdot v$ numbers.
@@ -111,8 +112,8 @@ from transformer.model import Transformer
 
 # %% [markdown]
 # A step then needs two products in place of four. (DeepSeek-V2 absorbs matrices in the same way.)
-# The absorbed matrices are larger than keys and values, and every sentence has its own, so this pays
-# for a few sentences, not for a batch.
+# The absorbed matrices are larger than keys and values, and every sentence has its own, so this
+# pays for a few sentences, not for a batch.
 #
 # ### The largest of many
 #
@@ -140,7 +141,7 @@ from transformer.model import Transformer
 
 # %%
 class AbsorbedCrossAttention(nn.Module):
-    """The weights of cross-attention in all layers, to be multiplied by a source's keys and values."""
+    """The weights of cross-attention in all layers, ready for a source's keys and values."""
 
     def __init__(self, layers: Iterable[nn.Module]):
         super().__init__()
@@ -160,7 +161,7 @@ class AbsorbedCrossAttention(nn.Module):
         self.register_buffer("bias", rearrange(bias, "... d_model -> ... 1 1 1 d_model"))
 
     def forward(self, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return for each layer the matrix from a state to its scores, that to the output, and a bias.
+        """Return, for each layer, the matrices from a state to scores and to output, and a bias.
 
         Keys and values are `layers b h k d`; the heads of a result lie side by side.
         """
@@ -177,9 +178,9 @@ class AbsorbedCrossAttention(nn.Module):
 # Reading sources and making a step are written as functions of nothing but tensors. The sequence of
 # their operators is then the same in every call, and can be **traced** once and run without Python
 # (`transformer/cpu/tracing.py`). The layers are those of chapters 7 and 8 in as few products as
-# possible, with weights stored as they are read fastest (`transformer/cpu/layers.py`). It depends only on whether there are few rows and whether
-# cross-attention is absorbed, so each of these cases is traced once. The numbers of sentences,
-# hypotheses and positions are free.
+# possible, with weights stored as they are read fastest (`transformer/cpu/layers.py`). It depends
+# only on whether there are few rows and whether cross-attention is absorbed, so each of these cases
+# is traced once. The numbers of sentences, hypotheses and positions are free.
 
 
 # %%
@@ -198,8 +199,8 @@ class PackedSource(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return keys, values and mask, or the absorbed matrices and bias.
 
-        `mask`, b 1 1 k with k ≥ t, is added to scores; `real`, b 1 t 1, is 0 at padding. Values of
-        padding are 0, so that a source of nothing but padding gives 0, as in chapter 3.
+        `mask`, b 1 1 k with k ≥ t, is added to scores; `real`, b 1 t 1, is 0 at padding. Values
+        of padding are 0, so that a source of nothing but padding gives 0, as in chapter 3.
         """
         keys, values = self.encoder(x, mask, self.few_rows)
         spare = (0, 0, 0, mask.shape[3] - x.shape[1])
@@ -299,6 +300,8 @@ class PackedDecoder:
         """Read the sources and return what decodes them; ValueError for another model."""
         if model is not self.model:
             raise ValueError("these weights were packed for another model")
+        if torch.is_grad_enabled():
+            raise RuntimeError("packed weights have no gradient: decode under torch.no_grad()")
         return StaticDecoder(self, src)
 
     def run(self, name: str, rows: int, absorbed: bool, *inputs: Tensor) -> Tensor | tuple:
@@ -318,8 +321,8 @@ class PackedDecoder:
 # for the longest sentence; when more room is made, cells that no hypothesis descends from are left
 # behind.
 #
-# Masks are numbers to be added to scores: 0, or $-\infty$ for the cells of others and for those that
-# are not written yet.
+# Masks are numbers to be added to scores: 0, or $-\infty$ for the cells of others and for those
+# that are not written yet.
 
 
 # %%
@@ -340,7 +343,7 @@ class StaticCache:
         self.written = 0
 
     def next_cells(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the cells for the next position, all cells, and the mask in which they are visible."""
+        """Return the cells for the next position, all cells, and the mask that shows them."""
         n = self.ancestor_mask.shape[1]
         if self.written + n > self.ancestor_mask.shape[2]:
             self.make_room(max(4 * n, LANES))
@@ -350,8 +353,9 @@ class StaticCache:
         return self.kv[:, :, :, :, here], self.kv, self.ancestor_mask
 
     def make_room(self, cells: int) -> None:
-        """Leave behind cells without descendants, and make room for so many more, up to a register."""
-        (*outer, size, _), alive = self.kv.shape, self.ancestor_mask.isfinite().any(1)
+        """Drop cells without descendants, and make room for so many more, up to a register."""
+        *outer, size, _ = self.kv.shape
+        alive = self.ancestor_mask.isfinite().any(1)
         self.written = int(alive.sum(1).max())
         spare = cells + -(self.written + cells) % LANES
         kept = alive.int().sort(dim=1, descending=True, stable=True).indices[:, : self.written]
@@ -373,6 +377,11 @@ class StaticCache:
         self.ancestor_mask = mask[rows.flatten()].unflatten(0, rows.shape)
 
 
+# %% [markdown]
+# The decoder that the searches use. Besides `step` and `reorder` it brings a faster `argmax` and
+# `best_extensions`, by blocks as above (`transformer/cpu/topk.py`).
+
+
 # %%
 class StaticDecoder(TokenDecoder):
     """Chapter 12's `IncrementalDecoder` with packed weights and a static cache."""
@@ -381,8 +390,9 @@ class StaticDecoder(TokenDecoder):
         model = packed.model
         pad_id = model.config.pad_id
         # oneDNN keeps code for every shape that it has met, so lengths are rounded up a little.
-        src = F.pad(src, (0, -src.shape[1] % ROUNDED), value=pad_id)
-        x = in_float32(model.positions(model.embedding(src)))
+        extra = -src.shape[1] % ROUNDED
+        x = F.pad(in_float32(model.positions(model.embedding(src))), (0, 0, 0, extra))
+        src = F.pad(src, (0, extra), value=pad_id)
         padding = rearrange(src == pad_id, "b t -> b 1 1 t")
         padding = F.pad(padding, (0, -src.shape[1] % LANES), value=True)
         mask = torch.zeros_like(padding, dtype=x.dtype)
@@ -420,65 +430,6 @@ class StaticDecoder(TokenDecoder):
         best, index = blockwise_topk(log_probs, min(k, n * v), scores)
         first_row = rearrange(n * torch.arange(b, device=index.device), "b -> b 1")
         return best, first_row + index // v, index % v
-
-
-# %% [markdown]
-# ### The largest of many
-#
-# As by hand. What beam search adds to a row, the log-probability of the hypothesis so far, is the
-# same for the whole row. So it is added to the largest number of each block and to the best blocks,
-# and to nothing else. A vocabulary that cannot be divided is left to PyTorch. These are ten small
-# calls, so they are traced as well.
-
-
-# %%
-@functools.cache
-def num_blocks(v: int) -> int:
-    """Return into how many blocks to cut a row of v numbers: the divisor that makes them nearest to 200."""
-    return min((n for n in range(1, v // 32 + 2) if v % n == 0), key=lambda n: abs(v // n - 200))
-
-
-# %%
-def topk_by_blocks(
-    x: Float[Tensor, "rows v"], offsets: Float[Tensor, "b n"], k: int, n: int, blocks: int
-) -> tuple[Tensor, Tensor]:
-    """Return the k largest of each n rows plus their offsets, and where they are in the n · v numbers."""
-    size = x.shape[1] // blocks
-    each = offsets.flatten().unsqueeze(1)
-    cut = x.unflatten(1, (blocks, size))
-    largest = (cut.amax(2) + each).flatten().unflatten(0, (-1, n * blocks))
-    best = largest.topk(k).indices
-    first = n * blocks * torch.arange(best.shape[0], device=x.device).unsqueeze(1)
-    rows = (best + first).flatten()
-    candidates = cut.flatten(0, 1).index_select(0, rows) + each.index_select(0, rows // blocks)
-    values, found = candidates.flatten().unflatten(0, (-1, k * size)).topk(k)
-    return values, best.gather(1, found // size) * size + found % size
-
-
-# %%
-topk_traces = TraceCache()  # one for all: these traces contain no weights
-
-
-# %% tags=["exercise"]
-def blockwise_topk(
-    x: Float[Tensor, "rows v"], k: int, offsets: Float[Tensor, "b n"] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return values and indices of the k largest numbers of every row, faster than `x.topk(k)`.
-
-    With `offsets`, one for each row, return for each n rows the k largest of their n · v sums.
-    """
-    if offsets is None:
-        offsets = x.new_zeros(len(x), 1)
-    n = offsets.shape[1]
-    blocks = num_blocks(x.shape[1])
-    if k >= n * blocks:
-        sums = x.unflatten(0, offsets.shape) + offsets.unsqueeze(-1)
-        return tuple(sums.flatten(1).topk(k))
-
-    def find(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        return topk_by_blocks(x, offsets, k, n, blocks)
-
-    return topk_traces.run((x.shape[1], k, n), find, x, offsets)
 
 
 # %% [markdown]
@@ -520,7 +471,7 @@ def blockwise_topk(
 # sums = rearrange(x, "(b n) v -> b n v", n=5) + rearrange(offsets, "b n -> b n 1")
 # want = rearrange(sums, "b n v -> b (n v)").topk(10).indices
 # assert blockwise_topk(x, 10, offsets)[1].equal(want)
-# print("blocks:", num_blocks(10_000), "of", 10_000 // num_blocks(10_000))
+# print("60 rows of 10,000, and 12 groups of five rows: the same indices")
 
 # %% [markdown]
 # ## The look
@@ -572,11 +523,12 @@ def blockwise_topk(
 # Beam search with five hypotheses for 32 sentences, with a cache that is copied and one that stays:
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
-# times = {
-#     name: seconds(lambda way=way: beam_search(model, src[:32], 5, max_len=20, decoder=way), repeats=3)
-#     for name, way in ways.items()
-#     if name != "no cache"
-# }
+# def five_hypotheses(way):
+#     return beam_search(model, src[:32], 5, max_len=20, decoder=way)
+#
+#
+# del ways["no cache"]
+# times = {name: seconds(five_hypotheses, way, repeats=3) for name, way in ways.items()}
 # speeds = {name: 32 * 20 / spent / 1_000 for name, spent in times.items()}
 # plot_bars(speeds, ylabel="thousand tokens a second", title="Beam search, one thread")
 
@@ -615,5 +567,5 @@ def blockwise_topk(
 # | beam search (section 6.1) | hypotheses share a cache under an ancestor mask | nothing is copied |
 #
 # How this compares with other libraries, on the same work, is measured by `make bench`; the README
-# shows the table. For serving, export the model to an engine made for that:
-# `python -m transformer export --to ctranslate2`.
+# shows the table. For serving, export the model to an engine made for that: `python -m transformer
+# export --to ctranslate2`.

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from transformer.attention import attention
-from transformer.cpu.linear import FastLinear, fast_linear
+from transformer.cpu.linear import FastLinear, fast_linear, refuse_second_derivative
 from transformer.cpu.operators import causal_flash_attention
 from transformer.data import Batch
 from transformer.model import Transformer
@@ -94,8 +93,8 @@ from transformer.training import label_smoothed_loss
 #         step()
 #     found = dict.fromkeys([*kinds, "the rest"], 0.0)
 #     for event in watched.key_averages():
-#         words = [kind for kind, names in kinds.items() if any(name in event.key for name in names)]
-#         found[words[0] if words else "the rest"] += event.self_cpu_time_total
+#         kind = next((k for k, names in kinds.items() if any(n in event.key for n in names)), None)
+#         found[kind or "the rest"] += event.self_cpu_time_total
 #     return {kind: round(spent / sum(found.values()), 2) for kind, spent in found.items()}
 #
 #
@@ -149,7 +148,8 @@ from transformer.training import label_smoothed_loss
 # %% tags=["active-ipynb"]
 # logits = torch.tensor([2.0, 1.0, 0.0], requires_grad=True)
 # F.cross_entropy(logits, torch.tensor(1)).backward()
-# print(logits.softmax(-1).detach().numpy().round(3), "minus the label:", logits.grad.numpy().round(3))
+# softmax = logits.softmax(-1).detach()
+# print(softmax.numpy().round(3), "minus the label:", logits.grad.numpy().round(3))
 
 # %% [markdown]
 # The loss itself needs the softmax. While it is in the cache, multiply it at once: by the table,
@@ -166,7 +166,8 @@ from transformer.training import label_smoothed_loss
 # The smoothed label of chapter 11 has the same share at every word except padding, and
 # $1-\varepsilon$ more at the label. So the loss of a token splits into three terms:
 #
-# $$\ell = \underbrace{\log\sum_u e^{z_u}}_{\text{softmax}} \;-\; (1-\varepsilon)\,z_y \;-\; \underbrace{\frac{\varepsilon}{v-1} \sum_{w \ne \text{pad}} z_w}_{\text{the same row of weights for all tokens}}$$
+# $$\ell = \log\sum_u e^{z_u} \;-\; (1-\varepsilon)\,z_y
+# \;-\; \frac{\varepsilon}{v-1} \sum_{w \ne \text{pad}} z_w$$
 #
 # Only the first needs all logits, and so it is computed in chunks, with its gradients:
 
@@ -179,7 +180,7 @@ def softmax_term(
     labels: Int[Tensor, " t"],
     chunk: int,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Return Σ log Σ exp(x Wᵀ + b), the sum of the labels' logits, and the first one's gradients.
+    """Return Σ log Σ exp(x Wᵀ + b), the sum of the labels' logits, and gradients of the first.
 
     Only the logits of `chunk` tokens exist at a time.
     """
@@ -257,8 +258,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return loss / len(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple:
+        refuse_second_derivative("ChunkedCrossEntropy")
         dx, dweight, dbias = ctx.saved_tensors
         scale = grad / len(dx)
         return dx * scale, dweight * scale, dbias * scale, None, None, None, None
@@ -363,9 +364,9 @@ class CheapDropout(nn.Module):
 # %% [markdown]
 # ### Attention for short sentences
 #
-# The fused kernel of chapter 3 saves memory: it never stores the weights, of which there are
-# $q \cdot k$ for each head. For a sentence of 16 tokens these are 256 numbers, and there is nothing
-# to save. On a CPU the formula itself, as two batched products, is faster there, above all in the
+# The fused kernel of chapter 3 saves memory: it never stores the weights, of which there are $q
+# \cdot k$ for each head. For a sentence of 16 tokens these are 256 numbers, and there is nothing to
+# save. On a CPU the formula itself, as two batched products, is faster there, above all in the
 # backward pass. Long sentences use the kernel.
 #
 # A processor computes 16 numbers at once, a **vector register** full. Fewer than 16 keys are taken
@@ -420,9 +421,9 @@ def fill_register(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
 # %% [markdown]
 # ### Long sentences: causal without a mask
 #
-# The fused kernel stores no weights, but it is given a mask, and a causal mask has $t^2$ entries: at
-# 4,096 tokens that is 67 MB of numbers to be added, kept by every layer for the backward pass. All
-# that it says is $k \le q$, which a kernel can work out by itself. So in the decoder's
+# The fused kernel stores no weights, but it is given a mask, and a causal mask has $t^2$ entries:
+# at 4,096 tokens that is 67 MB of numbers to be added, kept by every layer for the backward pass.
+# All that it says is $k \le q$, which a kernel can work out by itself. So in the decoder's
 # self-attention only the padding is handed on, one row of the mask; it is the last row, because the
 # last position may attend to everything that is not padding. Memory then grows with $t$, and the
 # half of the scores that nobody may see is never computed.
@@ -483,7 +484,9 @@ def optimize_for_cpu(model: Transformer) -> Transformer:
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(0)
-# x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((50, 16), (30, 16), (30,)))
+# x = torch.randn(50, 16, requires_grad=True)
+# weight = torch.randn(30, 16, requires_grad=True)
+# bias = torch.randn(30, requires_grad=True)
 # labels = torch.randint(0, 30, (50,))  # 0 is padding
 # real = labels != 0
 #
@@ -569,8 +572,8 @@ def optimize_for_cpu(model: Transformer) -> Transformer:
 # print("a mask", *mask[:, :, -1:].shape, "in place of", *mask.shape)
 
 # %% [markdown]
-# **The faster model is the model**: the same logits without dropout, and the same parameters,
-# one by one the same tensors.
+# **The faster model is the model**: the same logits without dropout, and the same parameters, one
+# by one the same tensors.
 
 # %% tags=["active-ipynb"]
 # fast = optimize_for_cpu(model.eval())
@@ -692,8 +695,8 @@ def optimize_for_cpu(model: Transformer) -> Transformer:
 #
 # A fresh tensor of 80 MB costs more than its numbers: the system maps its pages one by one, at
 # their first touch. If the process keeps freed memory, the next tensor costs nothing. That is a
-# setting of the whole *process* (`transformer.cpu.process.tune_allocator`), so only programs such as
-# the command line choose it, never a function of the library.
+# setting of the whole *process* (`transformer.cpu.process.tune_allocator`), so only programs such
+# as the command line choose it, never a function of the library.
 
 # %% [markdown]
 # ### What did not help

@@ -2,9 +2,9 @@
 r"""
 # 12 · Inference
 
-**At last it translates: one token at a time, each new one read back in.**
+**At last the model translates: one token at a time, and each new token is read back in.**
 
-![The architecture; the output and the way on which each new token goes back into the decoder are lit](../figures/architecture_12.svg)
+![The architecture; the output and the path on which each new token goes back into the decoder are lit](../figures/architecture_12.svg)
 """
 
 # %%
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -24,33 +24,33 @@ from transformer.model import Config, Transformer
 # %% [markdown]
 # ## The question
 #
-# In training the right words were given. Now there is only a source, and the translation has to be
-# *found*: the sequence $y$ of tokens that the model thinks likeliest,
+# In training the right tokens were given. Now there is only a source, and the translation must be
+# *found*: the sequence $y$ of tokens that is most probable under the model,
 #
 # $$\log p(y \mid x) = \sum_t \log p(y_t \mid y_1 \dots y_{t-1},\, x)$$
 #
-# Try all of them? A vocabulary of 600 and a translation of 8 tokens:
+# Could we try them all? With a vocabulary of 600 and translations of 8 tokens there are
 
 # %% tags=["active-ipynb"]
-# f"{600**8:.0e} sequences"
+# print(f"{600**8:.0e} sequences")
 
 # %% [markdown]
-# So it is written token by token, and two questions come up. **What does a token cost**, if every
-# step reads again all that was written before? And **which token** to take, when the likeliest now
-# may lead to a poor sentence later?
+# So it is written token by token, which raises two questions. **What does a token cost**, if every
+# step reads again all that was written before? And **which token** should be taken, if the most
+# probable one now may lead to a poor sentence later?
 
 # %% [markdown]
 # ## By hand
 #
-# *There is a cat on the mat* is 7 tokens. The model is 128 wide; one head keeps the shapes plain,
-# and its weights are random, because shapes don't care. The encoder runs **once**. Its output, the
-# memory, will be asked at every step:
+# *There is a cat on the mat* is 7 tokens. The model is 128 wide and has one head, to keep the
+# shapes simple. The weights are random; we only look at shapes here. The encoder runs **once**, and
+# every step will use its output, the memory:
 
 # %% tags=["active-ipynb"]
 # from einops import einsum
 #
 # torch.manual_seed(0)
-# model = Transformer(Config.tiny(600, n_heads=1, n_layers=1, dropout=0.0)).eval().requires_grad_(False)
+# model = Transformer(Config.tiny(600, n_heads=1, n_layers=1)).eval().requires_grad_(False)
 # layer = model.decoder.layers[0]
 #
 # src = torch.tensor([[31, 32, 33, 34, 35, 36, 37]])  # there is a cat on the mat
@@ -58,33 +58,58 @@ from transformer.model import Config, Transformer
 # print("src", *src.shape, "→ memory", *memory.shape)
 
 # %% [markdown]
+# ### Greedy search in six lines
+#
+# Start with `<s>`. In every step, decode all that is written, take the most probable next token,
+# append it, and stop at `</s>`:
+
+# %% tags=["active-ipynb"]
+# ids = torch.tensor([[1]])  # <s>
+# for _ in range(8):
+#     next_id = model.decode(ids, memory, src)[:, -1].argmax(-1)
+#     ids = torch.cat([ids, next_id[:, None]], dim=1)
+#     if next_id == 2:  # </s>
+#         break
+#
+# print("ids", *ids.shape)
+
+# %% [markdown]
+# This is a complete translator, if the model is trained. (This one isn't, so it writes eight
+# arbitrary tokens.) The rest of the chapter makes it faster, and better than greedy. To see how,
+# follow the shapes through two steps.
+
+# %% [markdown]
 # ### Step 1
 #
-# All that is written is `<s>`. One query meets one key: a single score, and softmax of a single
-# number is 1. Self-attention has nothing to choose yet.
+# Only `<s>` is written. One query meets one key and gives a single score, and the softmax of a
+# single number is 1. Self-attention has nothing to choose from yet.
 
 # %% tags=["active-ipynb"]
 # x = model.embed(torch.tensor([[1]]))  # <s>
-# q, k = layer.self_attention.w_q(x), layer.self_attention.w_k(x)
+# q = layer.self_attention.w_q(x)
+# k = layer.self_attention.w_k(x)
 # scores_self = einsum(q[0], k[0], "q d, k d -> q k") / 128**0.5
 #
-# print("x", tuple(x.shape), "· q·kᵀ", tuple(scores_self.shape), "· weights", scores_self.softmax(-1).tolist())
+# print("x", tuple(x.shape), "· q·kᵀ", tuple(scores_self.shape), end=" ")
+# print("· weights", scores_self.softmax(-1).tolist())
 
 # %% [markdown]
-# Then this one position asks the source. One query, seven keys: a mixing formula of seven numbers,
-# and one vector comes back.
+# Then this one position attends to the source. One query and seven keys give a mixing formula of
+# seven numbers, and the result is one vector.
 
 # %% tags=["active-ipynb"]
 # x = layer.residuals[0](x, lambda y: layer.self_attention(y, y))
-# q, k, v = layer.cross_attention.w_q(x), layer.cross_attention.w_k(memory), layer.cross_attention.w_v(memory)
+# q = layer.cross_attention.w_q(x)
+# k = layer.cross_attention.w_k(memory)
+# v = layer.cross_attention.w_v(memory)
 #
 # weights = (einsum(q, k, "b q d, b k d -> b q k") / 128**0.5).softmax(-1)
 # mixed = einsum(weights, v, "b q k, b k d -> b q d")
 # print("(1, 1, 128) × (1, 128, 7) →", tuple(weights.shape), "→", tuple(mixed.shape))
 
 # %% [markdown]
-# The rest of the decoder keeps that shape, and the last layer turns it into 600 logits. The best of
-# them is the first token.
+# The rest of the decoder keeps this shape, and the output layer turns it into 600 logits. The
+# largest of them belongs to the first token.
 
 # %% tags=["active-ipynb"]
 # first = model.decode(torch.tensor([[1]]), memory, src)
@@ -95,7 +120,7 @@ from transformer.model import Config, Transformer
 # ### Step 2
 #
 # The new token is read back in: two positions, two rows of logits. **Only the last row is used**;
-# the other one asks again what step 1 has answered. Is its answer the same?
+# the other one was already computed in step 1. Is it the same now?
 
 # %% tags=["active-ipynb"]
 # written = torch.tensor([[1, int(token)]])
@@ -106,27 +131,27 @@ from transformer.model import Config, Transformer
 # torch.testing.assert_close(second[:, :1], first)
 
 # %% [markdown]
-# It is. Because of the causal mask, a position never learns of what is written after it, so
-# **nothing about the past changes**. All the work on it was done before. And what does a new
-# position want from the old ones? Their keys and values, nothing else. So keep those:
+# It is. Because of the causal mask, a position never sees what is written after it, so **nothing
+# about the past changes**, and everything about it was computed before. A new position needs only
+# the keys and values of the old ones. So keep those:
 #
 # ![Three steps of decoding at width 128: self-attention's keys and values grow, those of the source stay](../figures/12_cache.svg)
 
 # %% [markdown]
-# That is the **KV cache**. In cross-attention, keys and values come from the memory: computed once
-# for a sentence. In self-attention each step adds one row. A new token then is a single row on its
-# way through the decoder, however much was written before.
+# That is the **KV cache**. In cross-attention, keys and values come from the memory and are
+# computed once for a sentence. In self-attention each step adds one row. So each step computes a
+# single row in every layer, however much was written before.
 
 # %% [markdown]
 # ### Which token?
 #
-# **Greedy search** takes the likeliest token at every step. Here is a small tree of beginnings, and
-# the chance of each next word (what is missing is rare). English: *I love you very much*.
+# **Greedy search** takes the most probable token at every step. Here is a small tree of beginnings,
+# with the probability of each next word (rare words are left out). English: *I love you very much*.
 
 # %% tags=["active-ipynb"]
 # from math import exp, log
 #
-# chances = {
+# probabilities = {
 #     "": {"io": 0.48, "ti": 0.44, "amo": 0.08},
 #     "io": {"ti": 0.55, "amo": 0.30},
 #     "ti": {"amo": 0.90, "voglio": 0.05},
@@ -138,56 +163,66 @@ from transformer.model import Config, Transformer
 #
 #
 # def extend(beam):
-#     """All one-word extensions of some beginnings, each with its sum of log-probabilities, best first."""
-#     longer = [(f"{text} {word}".strip(), score + log(p)) for text, score in beam for word, p in chances[text].items()]
+#     """Return all one-word extensions, each with its sum of log-probabilities, best first."""
+#     longer = [
+#         (f"{text} {word}".strip(), score + log(p))
+#         for text, score in beam
+#         for word, p in probabilities[text].items()
+#     ]
 #     return sorted(longer, key=lambda item: -item[1])
 
 # %% [markdown]
-# The search keeps the best $B$ beginnings, extends each, and again keeps the best $B$. With $B = 1$
-# it is greedy:
+# **Beam search** keeps the best $B$ beginnings, extends each, and again keeps the best $B$. With $B
+# = 1$ it is greedy search:
 
 # %% tags=["active-ipynb"]
 # for beam_size in (1, 2):
 #     beam = [("", 0.0)]
 #     for _ in range(4):
 #         beam = extend(beam)[:beam_size]
-#     print(f"B = {beam_size}:", " · ".join(f"{text} {score:.2f} = log {exp(score):.2f}" for text, score in beam))
+#     found = [f"{text} {score:.2f} = log {exp(score):.2f}" for text, score in beam]
+#     print(f"B = {beam_size}:", " · ".join(found))
 
 # %% [markdown]
-# On paper: greedy follows *io*, $0.48 \cdot 0.55 \cdot 0.85 \cdot 0.75 = 0.17$, and is not even
-# done. The other way, $0.44 \cdot 0.9 \cdot 0.8 \cdot 0.95 = 0.30$, begins with the second best
-# word. Greedy is **short-sighted**: one step cannot be undone, and what looks best now may be
-# followed by doubt. (Italians drop *io*, too.)
+# On paper: greedy search follows *io*, $0.48 \cdot 0.55 \cdot 0.85 \cdot 0.75 = 0.17$, and has not
+# even reached `</s>`. The other path, $0.44 \cdot 0.9 \cdot 0.8 \cdot 0.95 = 0.30$, begins with the
+# second most probable word. Greedy search is **short-sighted**: no step can be undone, and the most
+# probable word may have less probable continuations. (Italian drops *io*, too.)
 #
 # ![A beam search of width 2: of all continuations the two with the best sum of log-probabilities are kept](../figures/12_beam.svg)
 
 # %% [markdown]
-# Why keep only $B$? If each of $B$ beginnings goes on in its $B$ best ways, there are $B^2$, then
-# $B^3$, then $B^4$. **Beam search** prunes them to $B$ after every step, so its cost grows with the
-# length and no faster. No promise comes with it: the best sentence may be pruned early.
+# Why keep only $B$? If each of $B$ beginnings is continued in its $B$ best ways, there are $B^2$,
+# then $B^3$, then $B^4$. Beam search prunes them to $B$ after every step, so its cost is
+# proportional to the length. It does not always find the best sentence, which may be pruned early.
 
 # %% tags=["active-ipynb"]
-# beam_size, length = 5, 10
-# print("unpruned:", f"{beam_size**length:,}", "· pruned, candidates in all:", beam_size + (length - 1) * beam_size**2)
+# beam_size = 5
+# length = 10
+# candidates = beam_size + (length - 1) * beam_size**2
+# print(f"unpruned: {beam_size**length:,} · pruned, candidates in all: {candidates}")
 
 # %% [markdown]
 # ### Long or short?
 #
-# Every token makes the sum of log-probabilities smaller, so the plain sum likes short sentences.
-# Dividing by $\text{length}^\alpha$ is the **length penalty**. Three tokens with a half each,
-# against five with 0.6 each:
+# Every token makes the sum of log-probabilities smaller, so the plain sum favours short sentences.
+# The **length penalty** divides it by $\text{length}^\alpha$. Compare three tokens with a
+# probability of 0.5 each with five of 0.6 each:
 
 # %% tags=["active-ipynb"]
 # for alpha in (0.0, 1.0):
-#     short, long = 3 * log(0.5) / 3**alpha, 5 * log(0.6) / 5**alpha
-#     print(f"α = {alpha:.0f}: short {short:.2f} · long {long:.2f} · wins: {'short' if short > long else 'long'}")
+#     short = 3 * log(0.5) / 3**alpha
+#     long = 5 * log(0.6) / 5**alpha
+#     winner = "short" if short > long else "long"
+#     print(f"α = {alpha:.0f}: short {short:.2f} · long {long:.2f} · wins: {winner}")
 
 # %% [markdown]
-# ### Or throw dice
+# ### Sampling
 #
-# **Sampling** draws a token by its probability; there is another sentence every time. A
-# **temperature** $T$ divides the logits first, which raises probabilities to the power $1/T$: with
-# 0.5 they are squared, and the likely gets likelier. `top_k` leaves only the $k$ likeliest.
+# **Sampling** draws each token at random, by its probability, so it can write another sentence
+# every time. First the logits are divided by a **temperature** $T$, which raises the probabilities
+# to the power $1/T$: with 0.5 they are squared, and probable tokens become more probable. `top_k`
+# keeps only the $k$ most probable tokens.
 
 # %% tags=["active-ipynb"]
 # torch.set_printoptions(precision=2, sci_mode=False)
@@ -235,22 +270,23 @@ class TokenDecoder:
         return logits.argmax(-1)
 
     def best_extensions(
-        self, log_probs: Float[Tensor, "rows v"], scores: Float[Tensor, "b n"], k: int
+        self, log_probs: Float[Tensor, "r v"], scores: Float[Tensor, "b n"], k: int
     ) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c"], Int[Tensor, "b c"]]:
         """Return the k best one-token extensions of each sentence's n hypotheses, best first.
 
         The results are their scores, the rows that they extend, and the tokens that they add.
         """
         b, n = scores.shape
-        extended = rearrange(log_probs, "(b n) v -> b n v", n=n) + rearrange(scores, "b n -> b n 1")
-        flat = rearrange(extended, "b n v -> b (n v)")
-        best, index = flat.topk(min(k, flat.shape[1]))
+        v = log_probs.shape[1]
+        totals = rearrange(log_probs, "(b n) v -> b n v", n=n) + rearrange(scores, "b n -> b n 1")
+        best, index = rearrange(totals, "b n v -> b (n v)").topk(min(k, n * v))
         first_row = rearrange(n * torch.arange(b, device=index.device), "b -> b 1")
-        return best, first_row + index // log_probs.shape[1], index % log_probs.shape[1]
+        return best, first_row + index // v, index % v
 
 
 # %%
 MakeDecoder = Callable[[Transformer, Tensor], TokenDecoder]  # of a model and source ids
+Choose = Callable[[TokenDecoder, Tensor], Tensor]  # of the decoder and its logits: the next tokens
 
 
 class RecomputingDecoder(TokenDecoder):
@@ -285,7 +321,7 @@ class RecomputingDecoder(TokenDecoder):
 
 # %%
 class KVCache:
-    """Keep the keys and values of one decoder layer: fixed for the source, growing for the target."""
+    """Keep a decoder layer's keys and values: fixed for the source, growing for the target."""
 
     def __init__(self, layer: DecoderLayer, memory: Float[Tensor, "b k d_model"]):
         self.source = layer.cross_attention.project_kv(memory)
@@ -354,18 +390,16 @@ class IncrementalDecoder(TokenDecoder):
         self.position = 0
         self.src_mask = padding_mask(src, model.config.pad_id)
         self.caches = [KVCache(layer, memory) for layer in model.decoder.layers]
-        self.n_rows = len(src)
 
     def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         x = self.model.embed(rearrange(ids, "b -> b 1"), start=self.position)
         for layer, cache in zip(self.model.decoder.layers, self.caches, strict=True):
             x = decode_position(layer, x, cache, self.src_mask)
         self.position += 1
-        self.n_rows = len(ids)
         return rearrange(self.model.logits(self.model.decoder.norm(x)), "b 1 v -> b v")
 
     def reorder(self, rows: Int[Tensor, "b n"]) -> None:
-        sentences = rows[:, 0] // (self.n_rows // len(self.src_mask))
+        sentences = rows[:, 0] // (len(self.caches[0].target[0]) // len(self.src_mask))
         self.src_mask = self.src_mask[sentences]
         for cache in self.caches:
             cache.reorder(rows, sentences)
@@ -412,11 +446,7 @@ def mask_special_tokens(scores: Float[Tensor, "... v"], config: Config) -> Float
 
 # %%
 def generate(
-    model: Transformer,
-    src: Int[Tensor, "b k"],
-    choose: Callable[[TokenDecoder, Tensor], Tensor],
-    max_len: int,
-    decoder: MakeDecoder,
+    model: Transformer, src: Int[Tensor, "b k"], choose: Choose, max_len: int, decoder: MakeDecoder
 ) -> Int[Tensor, "b t"]:
     """Write the tokens that `choose` picks from the logits, until </s> or `max_len` tokens.
 
@@ -450,10 +480,7 @@ def greedy_search(
 ) -> Int[Tensor, "b t"]:
     """Return the translations that take the most probable token at every step."""
 
-    def choose(steps: TokenDecoder, logits: Tensor) -> Tensor:
-        return steps.argmax(logits)
-
-    return generate(model, src, choose, max_len, decoder)
+    return generate(model, src, lambda steps, logits: steps.argmax(logits), max_len, decoder)
 
 
 # %% tags=["exercise"]
@@ -471,14 +498,11 @@ def sample(
     The logits are divided by `temperature`; ValueError if it is not above 0.
     """
     if not temperature > 0:
-        raise ValueError(
-            f"temperature must be above 0, not {temperature}; greedy_search is its limit at 0"
-        )
+        raise ValueError(f"temperature must be above 0, not {temperature}")
 
     def choose(steps: TokenDecoder, logits: Tensor) -> Tensor:
         if top_k is not None:
-            smallest = logits.topk(top_k).values[:, -1:]
-            logits = logits.masked_fill(logits < smallest, -math.inf)
+            logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -math.inf)
         probabilities = (logits / temperature).softmax(-1)
         return probabilities.multinomial(1, generator=generator).squeeze(-1)
 
@@ -489,55 +513,42 @@ def sample(
 # ### Beam search
 #
 # A hypothesis that reaches `</s>` leaves the beam: it must not be extended, and it must not be
-# lost. For each sentence the best finished one is remembered, ranked with the length penalty.
+# lost. The finished ones of each sentence are collected, and ranked with the length penalty.
 
 
 # %% tags=["exercise"]
-class FinishedHypotheses:
-    """Collect the finished hypotheses of each sentence.
+Finished = list[list[tuple[float, Tensor, Tensor]]]  # for each sentence: rank, log-probability, ids
 
-    They are ranked by log-probability / length ** penalty. A sentence is complete when it has
-    `beam_size` of them. Raises ValueError for a beam_size below 1.
+
+def collect(
+    finished: Finished,
+    sentences: Tensor,
+    ids: Tensor,
+    scores: Tensor,
+    ended: Tensor,
+    penalty: float,
+) -> None:
+    """Add the hypotheses that have `ended`, b n, to those of their sentences.
+
+    `ids`, b c t, begin with <s>; `scores`, b c, are log-probabilities; c is at least n.
     """
+    for i, j in ended.nonzero().tolist():
+        rank = scores[i, j].item() / (ids.shape[-1] - 1) ** penalty
+        finished[int(sentences[i])].append((rank, scores[i, j], ids[i, j, 1:]))
 
-    def __init__(self, n_sentences: int, beam_size: int, penalty: float):
-        if beam_size < 1:
-            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-        self.beam_size = beam_size
-        self.penalty = penalty
-        self.found: list[list[tuple[float, Tensor, Tensor]]] = [[] for _ in range(n_sentences)]
 
-    def add(
-        self,
-        sentences: Int[Tensor, " b"],
-        ids: Int[Tensor, "b c t"],
-        log_probs: Float[Tensor, "b c"],
-        ended: Bool[Tensor, "b c"],
-    ) -> None:
-        """Take in those of the first `beam_size` hypotheses of each sentence that have ended."""
-        ended = ended & log_probs.isfinite()
-        for i, j in ended[:, : self.beam_size].nonzero().tolist():
-            rank = log_probs[i, j].item() / ids.shape[-1] ** self.penalty
-            self.found[int(sentences[i])].append((rank, log_probs[i, j], ids[i, j]))
-
-    def complete(self, sentences: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Return which of these sentences have as many finished hypotheses as the beam is wide."""
-        counts = [len(self.found[i]) for i in sentences.tolist()]
-        return torch.tensor(counts, device=sentences.device) >= self.beam_size
-
-    def best(self, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
-        """Return the best hypothesis of each sentence, padded, and its log-probability."""
-        _, log_probs, ids = zip(*(max(found, key=lambda f: f[0]) for found in self.found))
-        return pad_sequence(list(ids), batch_first=True, padding_value=pad_id), torch.stack(
-            log_probs
-        )
+def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
+    """Return the best hypothesis of each sentence, padded, and its log-probability."""
+    best = [max(hypotheses, key=lambda h: h[0]) for hypotheses in finished]
+    ids = pad_sequence([h[2] for h in best], batch_first=True, padding_value=pad_id)
+    return ids, torch.stack([h[1] for h in best])
 
 
 # %% [markdown]
-# The search itself. At every step each hypothesis is extended by every token, and log-probabilities
-# are added; logits cannot be, because they mean nothing across rows. Of all $n \cdot v$ extensions
-# of a sentence the best $2n$ are taken. Each hypothesis has one extension that ends, so at most $n$
-# of the $2n$ have ended and at least $n$ can go on.
+# Now the search itself. At every step each hypothesis is extended by every token, and
+# log-probabilities are added. (Logits can't be added, because those of different rows are not
+# comparable.) Of all $n \cdot v$ extensions of a sentence the best $2n$ are taken. Each hypothesis
+# has one extension that ends, so at most $n$ of the $2n$ have ended and at least $n$ can go on.
 #
 # The first step extends one hypothesis, `<s>`; its best extensions are all different.
 
@@ -557,44 +568,49 @@ def beam_search(
     log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
     remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
     """
+    if beam_size < 1:
+        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
     config = model.config
-    finished = FinishedHypotheses(len(src), beam_size, length_penalty)
+    max_len = min(max_len, config.max_len)
+    finished: Finished = [[] for _ in src]
     with inference_context(model):
         steps = decoder(model, src)
         sentences = torch.arange(len(src), device=src.device)
-        written = src.new_full((len(src), 1, 1), config.bos_id)  # b n t
+        written = src.new_full((len(src), 1), config.bos_id)  # r t
         scores = torch.zeros(len(src), 1, device=src.device)  # b n
-        for t in range(1, min(max_len, config.max_len) + 1):
-            logits = steps.step(rearrange(written[:, :, -1], "b n -> (b n)")).float()
-            torch.log_softmax(logits, -1, out=logits)  # in place: nothing else is as large
-            log_probs = mask_special_tokens(logits, config)
+        for t in range(1, max_len + 1):
+            logits = steps.step(written[:, -1]).float()
+            # In place, because nothing else is as large.
+            log_probs = mask_special_tokens(torch.log_softmax(logits, -1, out=logits), config)
             scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam_size)
-            prefixes = rearrange(written, "b n t -> (b n) t")[rows]
-            written = torch.cat([prefixes, rearrange(tokens, "b c -> b c 1")], dim=-1)
-            ended = (tokens == config.eos_id) | (t == min(max_len, config.max_len))
-            finished.add(sentences, written[:, :, 1:], scores, ended)
-            going = ~finished.complete(sentences)
-            if not going.any():
+            longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
+            ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
+            collect(finished, sentences, longer, scores, ended[:, :beam_size], length_penalty)
+            going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
+            if not going:
                 break
+            scores, kept = scores.masked_fill(ended, -math.inf)[going].topk(
+                min(beam_size, scores.shape[1])
+            )
+            written = longer[going].gather(1, repeat(kept, "b n -> b n t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
-            scores = scores.masked_fill(ended, -math.inf)[going]
-            scores, kept = scores.topk(min(beam_size, scores.shape[1]))
-            written = written[going].gather(1, repeat(kept, "b n -> b n t", t=t + 1))
             steps.reorder(rows[going].gather(1, kept))
-    return finished.best(config.pad_id)
+    return best_of(finished, config.pad_id)
 
 
 # %% [markdown]
-# `steps.reorder` is the line that is easily forgotten. When hypotheses change places, **the cache
-# must change with them**; otherwise each continues with the past of another.
+# The call of `steps.reorder` is easily forgotten. When hypotheses change places, **the cache must
+# change with them**; otherwise each continues with the past of another.
 
 # %% [markdown]
 # ## The proof
 #
-# **Cached equals uncached.** A model of four heads and two layers, three sources of different
-# lengths, 20 tokens: once in a single pass as in training, once token by token.
+# **Cached equals uncached.** A model of four heads and two layers reads 20 target tokens for three
+# sources of different lengths, once in a single pass as in training, and once token by token:
 
 # %% tags=["active-ipynb"]
+# from transformer.data import pad
+#
 # torch.manual_seed(1)
 # model = Transformer(Config.tiny(600, n_layers=2)).eval().requires_grad_(False)
 # src = pad([torch.randint(3, 600, (n,)).tolist() for n in (7, 4, 9)])
@@ -606,8 +622,26 @@ def beam_search(
 # print("logits", *step_by_step.shape)
 
 # %% [markdown]
-# **And what does it save?** Count the multiplications with weight matrices, for a translation of 20
-# tokens: reading everything again at each step, and with the cache.
+# So every search finds the same with either decoder. Only the cost differs:
+
+# %% tags=["active-ipynb"]
+# def searches(decoder):
+#     options = dict(max_len=12, decoder=decoder)
+#     generator = torch.Generator().manual_seed(0)
+#     return {
+#         "greedy": greedy_search(model, src, **options),
+#         "sample": sample(model, src, generator=generator, **options),
+#         "beam": beam_search(model, src, **options)[0],
+#     }
+#
+#
+# recomputed = searches(RecomputingDecoder)
+# for name, ids in searches(IncrementalDecoder).items():
+#     print(f"{name:6} the same on a cache:", ids.equal(recomputed[name]))
+
+# %% [markdown]
+# **How much does the cache save?** Count the multiplications with weight matrices for a translation
+# of 20 tokens, once when every step reads everything again, and once with the cache:
 
 # %% tags=["active-ipynb"]
 # from torch.utils.flop_counter import FlopCounterMode
@@ -631,8 +665,10 @@ def beam_search(
 #         decoder.step(tgt[:, t])
 #
 #
-# without, with_cache = multiplications(uncached, 20), multiplications(cached, 20)
-# print(f"without a cache {without:,} · with it {with_cache:,} · {without / with_cache:.0f} times as many without")
+# without = multiplications(uncached, 20)
+# with_cache = multiplications(cached, 20)
+# print(f"without a cache {without:,} · with it {with_cache:,}", end=" ")
+# print(f"· {without / with_cache:.0f} times as many without")
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_lines
@@ -650,13 +686,13 @@ def beam_search(
 # )
 
 # %% [markdown]
-# Without a cache the cost grows with the square of the length, with it in proportion. (Attention
-# itself still looks at all keys; at these lengths that is small change.)
+# Without a cache the cost grows with the square of the length, with it in proportion to the length.
+# (Attention itself still reads all keys, but at these lengths that costs little.)
 
 # %% [markdown]
-# **A beam of one is greedy search**, and a score is the **true log-probability**: give the finished
-# translation back by teacher forcing, add up the log-probabilities of its tokens, and the same
-# number must come out.
+# **A beam of one is greedy search**, and the score is the **true log-probability**: let the model
+# read the finished translation by teacher forcing, add up the log-probabilities of its tokens, and
+# the sum must be the same.
 
 # %% tags=["active-ipynb"]
 # ids, log_probs = beam_search(model, src, beam_size=1, max_len=12)
@@ -669,15 +705,17 @@ def beam_search(
 # torch.testing.assert_close(log_probs, again, atol=1e-4, rtol=0)
 
 # %% [markdown]
-# **A beam that is wide enough finds the best of all.** Six ids, at most three tokens: few enough to
-# try every sequence. Greedy search misses the best; a beam of 64 holds them all.
+# **A beam that is wide enough finds the best sequence.** With six ids and at most three tokens,
+# there are few enough sequences to try them all. Greedy search misses the best one; a beam of 64
+# has room for all.
 
 # %% tags=["active-ipynb"]
 # from itertools import product
 #
 # torch.manual_seed(1)
 # small = Transformer(Config.tiny(6, n_layers=1)).eval().requires_grad_(False)
-# small.decoder.layers[-1].residuals[-1].norm.gain.normal_(std=2)  # fresh weights have hardly an opinion
+# last_norm = small.decoder.layers[-1].residuals[-1].norm
+# last_norm.gain.normal_(std=2)  # otherwise all tokens are about equally probable
 # one = torch.tensor([[3, 4, 5]])
 # ended = [[*body, 2] for n in (0, 1, 2) for body in product((3, 4, 5), repeat=n)]
 # every = ended + [list(body) for body in product((3, 4, 5), repeat=3)]
@@ -698,9 +736,9 @@ def beam_search(
 # %% [markdown]
 # ### The check
 #
-# The checks try what goes wrong in practice: position 0 for every token, a search that runs on
-# after `</s>` or in training mode, finished hypotheses thrown away, logits added as if they were
-# log-probabilities, a cache that stays in the old order.
+# The checks look for mistakes that are made in practice: position 0 for every token, a search that
+# continues after `</s>` or runs in training mode, finished hypotheses that are lost, logits added
+# as if they were log-probabilities, a cache that stays in the old order.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_beam_search, check_greedy, check_incremental, check_sample
@@ -711,13 +749,22 @@ def beam_search(
 # check_beam_search(beam_search)
 
 # %% [markdown]
+# ## From text to text
+#
+# A `Translator` adds what a search does not know about: the vocabulary, a limit on the length that
+# depends on the source, and groups of sentences of similar length, because padding costs as much as
+# words. The searching is done by an engine of `transformer.engines`: PyTorch by default, with the
+# faster decoder of chapter 16, or CTranslate2 or ONNX.
+
+# %% [markdown]
 # ## The look
 #
-# Now the translator that chapter 11 trained. (If it is not there yet, the next cell trains it: a
-# few minutes, once.)
+# Here is the translator that chapter 11 trained. (If it is not there yet, the next cell trains it,
+# once, in a few minutes.)
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
-# from transformer.training import trained_translator
+# from transformer.recipes import trained_translator
+# from transformer.translator import Translator
 #
 # translator = Translator.load(trained_translator())
 
@@ -731,17 +778,16 @@ def beam_search(
 # assert translator.translate(["I love you very much"]) == ["ti amo molto"]
 
 # %% [markdown]
-# The first has three words for five: the subject is dropped, *you* has moved before the verb. In
-# the second, *on the* has melted into one word. A negation and a question; Italian asks by a
-# question mark alone:
+# The first has three words for five: the subject is dropped, and *you* has moved before the verb.
+# In the second, *on the* has become one word. Here are a negation and a question; in Italian, only
+# the question mark marks a question:
 
 # %% tags=["active-ipynb"]
 # show("I do not love you", "does the girl read the interesting book?")
 
 # %% [markdown]
-# **Agreement** is what attention is for. *Red* and *tired* have four forms each; which one is right
-# is decided by a word elsewhere in the sentence. And *it* can only be *la* or *lo* by looking back
-# at what was read:
+# **Agreement** needs attention. *Red* and *tired* have four forms each, and a word elsewhere in the
+# sentence decides which one is right. Whether *it* becomes *la* or *lo* depends on the noun before:
 
 # %% tags=["active-ipynb"]
 # show("the red house", "the red houses", "the girl is very tired", "the boys are very tired")
@@ -750,43 +796,50 @@ def beam_search(
 # %% [markdown]
 # ### Where does it look?
 #
-# Cross-attention of the last layer while it writes the running sentence. Rows are queries: each
-# stands for the token that is *being written* there. Columns are keys, the subwords of the source.
-# The mask that the model used goes into the picture, too.
+# This is the cross-attention of the last layer while it writes the running sentence. Rows are
+# queries: each stands for the token that is *being written* there. Columns are keys, the subwords
+# of the source. The weights are computed with the mask that the model used.
 
 # %% tags=["active-ipynb"]
+# from transformer.data import encode
 # from transformer.multi_head import head_weights
 # from transformer.plotting import plot_attention
 #
-# trained, tokenizer = translator.model.requires_grad_(False), translator.tokenizer
+# trained = translator.model.requires_grad_(False)
+# tokenizer = translator.tokenizer
 # src = pad(encode(tokenizer, ["there is a cat on the mat"]))
 # ids = greedy_search(trained, src)
 #
-# cross, seen = trained.decoder.layers[-1].cross_attention, []
-# watch = cross.register_forward_pre_hook(lambda module, args: seen.append(args))
+# cross = trained.decoder.layers[-1].cross_attention
+# inputs = []
+# hook = cross.register_forward_pre_hook(lambda module, args: inputs.append(args))
 # trained(src, torch.cat([torch.tensor([[1]]), ids[:, :-1]], dim=1))
-# watch.remove()
+# hook.remove()
 #
-# rows, columns = ([tokenizer.id_to_token(i).strip("▁") for i in row[0].tolist()] for row in (ids, src))
-# plot_attention(head_weights(cross, *seen[0])[0], queries=rows, keys=columns)
+# weights = head_weights(cross, *inputs[0])[0]
+# rows = [tokenizer.id_to_token(i).strip("▁") for i in ids[0].tolist()]
+# columns = [tokenizer.id_to_token(i).strip("▁") for i in src[0].tolist()]
+# plot_attention(weights, queries=rows, keys=columns)
 
 # %% [markdown]
-# For *gatto* it looks at *cat*, for *sul* at *on*, for *tappeto* at *mat*: nobody ever told it
-# which word belongs to which. The heads do not agree on *un*. Some look at *a*, which says that
-# there is an article; others already at *cat*, which says which one, *un* or *una*. (Trained on
-# another machine, the heads may share the work in another way.) One head alone, with its numbers:
+# For *gatto* the model attends to *cat*, for *sul* to *on*, for *tappeto* to *mat*. It has learned
+# this alignment from sentence pairs alone. For *un* the heads differ: some attend to *a*, which
+# asks for an article, others already to *cat*, which decides between *un* and *una*. (Trained on
+# another machine, the heads may divide the work differently.) Here is one head with its numbers:
 
 # %% tags=["active-ipynb"]
-# plot_attention(head_weights(cross, *seen[0])[0, 0], queries=rows, keys=columns, title="The first head")
+# plot_attention(weights[0], queries=rows, keys=columns, title="The first head")
 
 # %% [markdown]
 # ### Side by side
 #
-# 200 sentences of the test split, which it has never seen. What counts is the share of translations
-# that are right to the letter: greedy, a beam of five, and four ways of throwing dice.
+# The model has never seen the test split. Translate 200 of its sentences with greedy search, with a
+# beam of five, and by sampling in four ways. Which share of the translations equals the reference?
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
-# from transformer.data import english_italian
+# from transformer.corpora import english_italian
+# from transformer.data import decode
+# from transformer.metrics import exact_match
 # from transformer.plotting import plot_bars
 #
 # english, italian = zip(*english_italian().test[:200])
@@ -794,20 +847,21 @@ def beam_search(
 #
 #
 # def exact(ids):
-#     return sum(a == b for a, b in zip(decode(tokenizer, ids.tolist()), italian)) / len(italian)
+#     return exact_match(decode(tokenizer, ids.tolist()), italian)
 #
 #
-# def dice(**options):
-#     return exact(sample(trained, src, max_len=32, generator=torch.Generator().manual_seed(0), **options))
+# def sampled(**options):
+#     generator = torch.Generator().manual_seed(0)
+#     return exact(sample(trained, src, max_len=32, generator=generator, **options))
 #
 #
 # shares = {
 #     "greedy": exact(greedy_search(trained, src)),
 #     "beam 5": exact(beam_search(trained, src, beam_size=5)[0]),
-#     "sample": dice(),
-#     "T = 0.5": dice(temperature=0.5),
-#     "T = 3": dice(temperature=3.0),
-#     "T = 3, top 3": dice(temperature=3.0, top_k=3),
+#     "sample": sampled(),
+#     "T = 0.5": sampled(temperature=0.5),
+#     "T = 3": sampled(temperature=3.0),
+#     "T = 3, top 3": sampled(temperature=3.0, top_k=3),
 # }
 # plot_bars(shares, ylabel="exact match", title="Six ways to decode")
 
@@ -817,32 +871,35 @@ def beam_search(
 # assert shares["T = 3"] < shares["T = 3, top 3"] < shares["greedy"]
 
 # %% [markdown]
-# This model is sure of itself, since every sentence has one translation: greedy and beam find the
-# same. On real captions, where many words would do, a beam finds a little more. Heat makes the dice
-# likelier to fall on nonsense, and one wrong token ruins a sentence; `top_k` keeps the worst away.
-# Sampling is for when one wants *variety*, not the one best answer.
+# Every sentence of this corpus has one translation, so the model is certain: greedy search and beam
+# search find the same. On real captions, where several words would be right, a beam finds slightly
+# better translations. At high temperature unlikely tokens are drawn more often, and one wrong token
+# spoils a sentence; `top_k` excludes the least probable. Sample when you want *variety* rather than
+# the one best answer.
 
 # %% tags=["active-ipynb"]
+# from transformer.metrics import scores
+#
 # found = scores(translator.translate(english), italian)
 # print("BLEU above 95:", found["BLEU"] > 95, "· chrF above 95:", found["chrF"] > 95)
 # print(*(signature.split("|version")[0] for signature in found["signatures"]), sep="\n")
 
 # %% [markdown]
-# The signature: one reference (`nrefs:1`), letters as they are (`case:mixed`), words split by the
-# rules `13a`; the version of sacrebleu belongs to it as well. A BLEU this high says as much about
-# the test as about the model. It is for comparing two systems on one test set, never numbers from
-# different ones.
+# The signature says how a score was computed: one reference (`nrefs:1`), upper and lower case kept
+# (`case:mixed`), words split by the rules `13a`; the version of sacrebleu is part of it, too. A
+# BLEU this high says as much about the test set as about the model. Use it to compare two systems
+# on the same test set, never on different ones.
 
 # %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | beam of 4 (section 6.1) | 5 by default, free | a habit of the field |
+# | beam of 4 (section 6.1) | 5 by default | the usual choice |
 # | length penalty $\alpha = 0.6$, by $((5 + t)/6)^\alpha$ (section 6.1; Wu et al. 2016) | $t^\alpha$ with $\alpha = 1$: the mean log-probability a token | simpler |
 # | output up to 50 tokens longer than the input (section 6.1) | twice the input, rounded up to 16 | captions are short |
 # | says nothing of a cache | keys and values kept | the same output for a fraction of the work |
-# | checkpoint ema_decay (section 6.1) | averaged in training (chapter 11) | nothing left to do here |
+# | averages its last checkpoints (section 6.1) | averaged during training (chapter 11) | nothing is left to do here |
 
 # %% [markdown]
 # **Shapes so far**
@@ -856,6 +913,6 @@ def beam_search(
 # | logits of the next token | `b v` | (1, 600) |
 # | $n$ hypotheses a sentence | rows `(b n)` | (5, …) |
 #
-# That is the whole Transformer, from ids to a translation. Now train it on text of your own:
-# `python -m transformer train --help`. And to start over with open eyes: [the
-# introduction](00_introduction.ipynb).
+# That is the whole Transformer, from ids to a translation. To train it on text of your own, see
+# `python -m transformer train --help`. Chapters [15](15_fast_training.ipynb) and
+# [16](16_fast_decoding.ipynb), for engineers, make it fast.

@@ -49,7 +49,7 @@ def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 def scores(
     hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a"
 ) -> dict[str, float | list[str]]:
-    """Return BLEU and chrF, rounded to two digits, and "signatures" that say how they were computed.
+    """Return BLEU and chrF, rounded to two digits, and the "signatures" of how they were computed.
 
     Arguments and errors are those of `bleu`. Source: Post 2018 (sacrebleu).
     """

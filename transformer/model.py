@@ -2,7 +2,8 @@
 r"""
 # 9 · The whole model
 
-**All parts are on the table. Put together, they turn a source and the beginning of a target into a guess at what comes next.**
+**All the parts are built. Together they turn a source and the beginning of a target into a
+prediction of the next token.**
 
 ![The architecture; everything from the embeddings to the softmax is lit](../figures/architecture_09.svg)
 """
@@ -31,12 +32,14 @@ from transformer.residual_norm import PostNorm, PreNorm
 # ## The question
 #
 # Sixty-four sentences of 8 tokens leave the decoder as `(64, 8, 512)`: 512 numbers at every
-# position, and none of them is a word. Out of each 512 must come one guess among 37,000 tokens, so
-# a matrix of 37,000 × 512 is still missing. How heavy is that, next to what chapters 4 to 7 have
-# built?
+# position, and none of them is a word. Each row of 512 numbers must become a score for each of
+# 37,000 tokens, which takes a matrix of 37,000 × 512. How large is that, compared with what
+# chapters 4 to 7 have built?
 
 # %% tags=["active-ipynb"]
-# v, d, d_ff = 37_000, 512, 2048
+# v = 37_000
+# d = 512
+# d_ff = 2048
 #
 # attention = 4 * (d * d + d)
 # feed_forward = (d * d_ff + d_ff) + (d_ff * d + d)
@@ -45,16 +48,16 @@ from transformer.residual_norm import PostNorm, PreNorm
 # print(f"six encoder layers      {6 * encoder_layer:,}")
 
 # %% [markdown]
-# One table weighs as much as the whole encoder. And three seem to be needed: source tokens in,
-# target tokens in, target tokens out. Three times 18.9 are 57 million parameters, yet the paper
-# says that its model has 65 million *in all*.
+# One table is as large as the whole encoder, and three seem to be needed: source tokens in, target
+# tokens in, target tokens out. Three tables of 18.9 million make 57 million parameters, yet the
+# paper says that its model has 65 million *in all*.
 
 # %% [markdown]
 # ## By hand
 #
-# The way out is to use one table $E$ three times. Read forwards, it turns an id into a vector. Read
-# backwards, it turns a vector into ids: every row says how well it agrees. Take three tokens, two
-# features, and a vector $x$ that the decoder made:
+# The solution is to use one table $E$ three times. Read forwards, it turns an id into a vector.
+# Read backwards, it turns a vector into one score for each id: the dot product with that row. Take
+# three tokens, two features, and a vector $x$ that comes out of the decoder:
 
 # %% tags=["active-ipynb"]
 # table = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -66,9 +69,9 @@ from transformer.residual_norm import PostNorm, PreNorm
 # print("backwards:     ", logits.tolist(), "→", [round(p, 2) for p in logits.softmax(-1).tolist()])
 
 # %% [markdown]
-# Token 0 points where $x$ points: $2 \cdot 1 + 0 \cdot 0 = 2$. Token 2 agrees as much, but its bias
-# takes 1 away; a bias lets a token be rare. Softmax makes the scores a distribution: $e^2 = 7.39$
-# of $7.39 + 1 + 2.72 = 11.11$ is $0.67$.
+# Row 0 points in the direction of $x$: $2 \cdot 1 + 0 \cdot 0 = 2$. Row 2 agrees equally well, but
+# its bias takes 1 away; a bias can make a token rare in every context. Softmax turns the scores
+# into a distribution: $e^2 = 7.39$ of $7.39 + 1 + 2.72 = 11.11$ is $0.67$.
 
 # %% [markdown]
 # ## The definition
@@ -79,12 +82,12 @@ from transformer.residual_norm import PostNorm, PreNorm
 #
 # $$\text{logits} = X\,W + b, \qquad W = E^\top$$
 #
-# ![Source and target ids become vectors; the encoder makes the memory; the decoder asks it; a linear layer makes logits](../figures/09_model.svg)
+# ![Source and target ids become vectors; the encoder makes the memory; the decoder attends to it; a linear layer makes logits](../figures/09_model.svg)
 
 # %% [markdown]
-# The sizes travel together. A frozen dataclass holds them, offers the paper's two sets by name, and
-# refuses what cannot be before anything is built. `norm` names a class that is chosen once, so no
-# `if` is left on the way forward.
+# All sizes are kept in one frozen dataclass. It has the paper's two models as presets, and it
+# raises a `ValueError` for impossible sizes before anything is built. `norm` names a class that is
+# chosen once, when the model is built, so that `forward` needs no `if`.
 
 
 # %%
@@ -170,9 +173,9 @@ LIMITS = {
 #         print(error)
 
 # %% [markdown]
-# Now the whole paper in one class. Masks are made here, and only here, from the ids; the layers
-# receive them. `encode` and `decode` are separate methods because a translator encodes a sentence
-# once and decodes many times.
+# Now the whole model in one class. The masks are made from the ids here, and only here; the layers
+# receive them. `embed` reports ids that are outside the vocabulary. `encode` and `decode` are
+# separate methods because a translator encodes a sentence once and decodes many times.
 
 
 # %% tags=["exercise"]
@@ -242,17 +245,18 @@ class Transformer(nn.Module):
 
 
 # %% [markdown]
-# How large are the first weights? In post-norm, a sublayer's output is added to $x$ and the sum is
-# normalised, so a sublayer with large outputs drowns its own input. Chapters 4 and 6 start with
-# Xavier's size. The whole model starts a little smaller, with the sizes of PyTorch's own layers:
+# How large should the weights be at the start? In post-norm, a sublayer's output is added to $x$
+# and the sum is normalised, so a sublayer with large outputs drowns its own input. Chapters 4 and 6
+# start with Xavier's initialisation. The whole model starts with smaller weights, as PyTorch's own
+# layers do:
 
 
 # %%
 def init_weights(module: nn.Module) -> None:
-    """Draw a sublayer's first weights smaller than Xavier's, so that a post-norm stack learns sooner.
+    """Draw a sublayer's weights smaller than Xavier's, so that a post-norm stack learns sooner.
 
-    The paper does not say how it starts. Queries, keys and values get the size that PyTorch's
-    attention layer gives them, and the feed-forward layers that of `nn.Linear`.
+    The paper does not say how its weights start. Those for queries, keys and values are drawn as in
+    `nn.MultiheadAttention`, and those of the feed-forward layers as in `nn.Linear`.
     """
     if isinstance(module, MultiHeadAttention):
         for linear in (module.w_q, module.w_k, module.w_v):
@@ -280,23 +284,29 @@ def init_weights(module: nn.Module) -> None:
 #     states = model.decoder_states(tgt, memory, src)
 #     logits = model.logits(states)
 #
-# stages = {"src": src, "tgt": tgt, "embedded": model.embed(src)}
-# stages |= {"memory": memory, "states": states, "logits": logits}
+# stages = {
+#     "src": src,
+#     "tgt": tgt,
+#     "embedded": model.embed(src),
+#     "memory": memory,
+#     "states": states,
+#     "logits": logits,
+# }
 # for name, tensor in stages.items():
 #     print(f"{name:8}", tuple(tensor.shape))
 
 # %% [markdown]
-# 37,000 scores for each of 512 places: the logits are by far the largest tensor of the model. They
-# are what the model returns. Softmax belongs to the loss (chapter 11) and to decoding (chapter 12),
-# which do better with the raw scores.
+# There are 37,000 scores at each of 512 positions, so the logits are by far the largest tensor of
+# the model. The model returns them as they are. Softmax belongs to the loss (chapter 11) and to
+# decoding (chapter 12), which are more accurate when they start from logits.
 
 # %% [markdown]
 # ## The proof
 #
 # ### One table, three uses
 #
-# The logits are the decoder's output times $E^\top$, plus $b$; and in all of the model there is no
-# other tensor with 37,000 rows. Courses have announced tying and then built a second matrix.
+# The logits are the decoder's output times $E^\top$, plus $b$. The last line lists every parameter
+# with an axis of 37,000: if tying had been forgotten, a second matrix would be among them.
 
 # %% tags=["active-ipynb"]
 # from einops import einsum
@@ -309,9 +319,9 @@ def init_weights(module: nn.Module) -> None:
 # %% [markdown]
 # ### The paper's count
 #
-# Counting needs no memory: on the device `meta`, tensors have a shape and nothing in it. An encoder
-# layer is one attention, one feed-forward and two norms; a decoder layer has one attention and one
-# norm more.
+# Counting needs no memory: on the device `meta`, a tensor has a shape but no numbers. An encoder
+# layer has one attention, one feed-forward and two norms; a decoder layer has two attentions, one
+# feed-forward and three norms.
 
 
 # %% tags=["active-ipynb"]
@@ -320,47 +330,63 @@ def init_weights(module: nn.Module) -> None:
 #
 #
 # with torch.device("meta"):
-#     base, big = Transformer(Config.base()), Transformer(Config.big())
+#     base = Transformer(Config.base())
+#     big = Transformer(Config.big())
 #
-# for name, model_ in (("base", base), ("big", big)):
-#     layer = model_.encoder.layers[0]
-#     attention, feed_forward, norm = map(count, (layer.self_attention, layer.feed_forward, layer.residuals[0]))
+# for name, counted in (("base", base), ("big", big)):
+#     layer = counted.encoder.layers[0]
+#     attention = count(layer.self_attention)
+#     feed_forward = count(layer.feed_forward)
+#     norm = count(layer.residuals[0])
 #     print(f"{name:4} attention {attention:,} · feed-forward {feed_forward:,} · norm {norm:,}")
 #
 #     encoder = 6 * (attention + feed_forward + 2 * norm)
 #     decoder = 6 * (2 * attention + feed_forward + 3 * norm)
-#     table, bias = count(model_.embedding), len(model_.bias)
+#     table = count(counted.embedding)
+#     bias = len(counted.bias)
 #     print(f"     encoder {encoder:,} + decoder {decoder:,} + table {table:,} + bias {bias:,}")
-#     assert encoder + decoder + table + bias == count(model_)
+#     assert encoder + decoder + table + bias == count(counted)
 
 # %% [markdown]
 # Table 3 of the paper says 65 and 213 million:
 
 # %% tags=["active-ipynb"]
-# for model_, paper in ((base, 65e6), (big, 213e6)):
-#     ours, rows = count(model_), 37_000
-#     needed = rows + (paper - ours) / (model_.config.d_model + 1)
-#     print(f"ours {ours:,} · paper {paper:,.0f} · {ours / paper - 1:+.1%} · equal with {needed:,.0f} tokens")
+# for counted, paper in ((base, 65e6), (big, 213e6)):
+#     ours = count(counted)
+#     needed = 37_000 + (paper - ours) / (counted.config.d_model + 1)
+#     print(f"ours {ours:,} · paper {paper:,.0f} · {ours / paper - 1:+.1%}", end=" ")
+#     print(f"· equal with {needed:,.0f} tokens")
 #     assert abs(ours / paper - 1) < 0.07
 # print(f"base with three tables instead of one {count(base) + 2 * count(base.embedding):,}")
 
 # %% [markdown]
-# Within 3 %. The rest is the vocabulary, "about 37,000 tokens" in the paper's words: no single one
-# gives both of its numbers, so they can't be met exactly. Three tables would miss by half: tying is
-# what the 65 million tell.
+# Both are within 3 %. What remains is due to the vocabulary, "about 37,000 tokens" in the paper's
+# words: no single size gives both of its numbers, so they can't be met exactly. With three tables
+# the base model would be larger by more than half, so the 65 million tell us that the paper's
+# tables are tied.
 
 # %% [markdown]
 # ### Equal to `nn.Transformer`
 #
-# PyTorch has the two stacks, without embeddings and logits. Its names differ from ours, and it
-# keeps $W_q$, $W_k$ and $W_v$ in one matrix, one under the other. Loading is strict: a weight that
-# is missing or left over would raise.
+# `nn.Transformer` consists of the two stacks, without embeddings and logits. Its names differ from
+# ours, and it keeps $W_q$, $W_k$ and $W_v$ in one matrix, one below the other. Loading is strict: a
+# missing weight or one too many raises an error.
 
 # %% tags=["active-ipynb"]
-# NAMES = {"self_attention": "self_attn", "cross_attention": "multihead_attn"}
-# NAMES |= {"w_q.": "in_proj_", "w_k.": "in_proj_", "w_v.": "in_proj_", "w_o": "out_proj"}
-# NAMES |= {"feed_forward.w_1": "linear1", "feed_forward.w_2": "linear2", "gain": "weight"}
-# NAMES |= {f"residuals.{i}.norm": f"norm{i + 1}" for i in range(3)}
+# NAMES = {
+#     "self_attention": "self_attn",
+#     "cross_attention": "multihead_attn",
+#     "w_q.": "in_proj_",
+#     "w_k.": "in_proj_",
+#     "w_v.": "in_proj_",
+#     "w_o": "out_proj",
+#     "feed_forward.w_1": "linear1",
+#     "feed_forward.w_2": "linear2",
+#     "residuals.0.norm": "norm1",
+#     "residuals.1.norm": "norm2",
+#     "residuals.2.norm": "norm3",
+#     "gain": "weight",
+# }
 #
 #
 # def renamed(stack):
@@ -372,58 +398,77 @@ def init_weights(module: nn.Module) -> None:
 #     return {name: torch.cat(parts) for name, parts in weights.items()}
 
 # %% [markdown]
-# One thing needs care. `nn.Transformer` puts a norm at the end of each stack, always. Pre-norm
-# needs it, because there the sum that runs through the stack is never normed. In the paper's
-# post-norm every layer *ends* with a norm, and one more has nothing to do. On the base model's
-# output from above:
+# One difference needs care. `nn.Transformer` always puts a norm at the end of each stack. Pre-norm
+# needs it, because there the sum that runs through the stack is never normalised. In the paper's
+# post-norm every layer already *ends* with a norm, and another one changes nothing in a new model.
+# Here it is applied to the base model's states from above:
 
 # %% tags=["active-ipynb"]
 # torch.testing.assert_close(F.layer_norm(states, (512,)), states, atol=1e-4, rtol=1e-4)
-# print(f"mean {abs(states.mean().item()):.2f}, standard deviation {states.std().item():.2f}: normed already")
+# mean = abs(states.mean().item())
+# print(f"mean {mean:.2f}, standard deviation {states.std().item():.2f}: normalised already")
 
 # %% [markdown]
-# So the twin gets stacks of our choice through `custom_encoder` and `custom_decoder`: with a last
-# norm in pre-norm, without in post-norm.
+# So we build the two stacks ourselves, with a final norm in pre-norm and without one in post-norm,
+# and pass them as `custom_encoder` and `custom_decoder`.
 
 
 # %% tags=["active-ipynb"]
 # def twin(model):
-#     d, heads, pre = model.config.d_model, model.config.n_heads, model.config.norm == "pre"
-#     sizes = dict(dim_feedforward=model.config.d_ff, dropout=0.0, batch_first=True, norm_first=pre)
-#     last = [nn.LayerNorm(d) if pre else None for _ in range(2)]
-#     layer = nn.TransformerEncoderLayer(d, heads, **sizes)
-#     encoder = nn.TransformerEncoder(layer, 2, last[0], enable_nested_tensor=False)
-#     decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(d, heads, **sizes), 2, last[1])
-#     theirs = nn.Transformer(d, heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True)
-#     theirs.encoder.load_state_dict(renamed(model.encoder))  # now, because it has just drawn all weights anew
+#     config = model.config
+#     pre = config.norm == "pre"
+#     sizes = (config.d_model, config.n_heads, config.d_ff)
+#     options = dict(dropout=0.0, batch_first=True, norm_first=pre)
+#     encoder = nn.TransformerEncoder(
+#         nn.TransformerEncoderLayer(*sizes, **options),
+#         config.n_layers,
+#         norm=nn.LayerNorm(config.d_model) if pre else None,
+#         enable_nested_tensor=False,
+#     )
+#     decoder = nn.TransformerDecoder(
+#         nn.TransformerDecoderLayer(*sizes, **options),
+#         config.n_layers,
+#         norm=nn.LayerNorm(config.d_model) if pre else None,
+#     )
+#     stacks = dict(custom_encoder=encoder, custom_decoder=decoder)
+#     theirs = nn.Transformer(config.d_model, config.n_heads, batch_first=True, **stacks)
+#     # Only now: the constructor draws all weights of its stacks anew.
+#     theirs.encoder.load_state_dict(renamed(model.encoder))
 #     theirs.decoder.load_state_dict(renamed(model.decoder))
 #     return theirs.eval()
 
 # %% [markdown]
-# Two sentences of different lengths on either side, so that every mask has work; biases and gains
-# random too, so that a forgotten one would show. PyTorch's masks say what is *forbidden*, the
-# opposite of ours: hence the `~` and `==`.
+# Each side has two sentences of different lengths, so that every mask matters. The biases and gains
+# are random too, so that a forgotten one would be noticed. PyTorch's masks have the opposite
+# polarity, `True` means *hide*: hence the `~` and the `==`.
 
 # %% tags=["active-ipynb"]
 # source = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [9, 8, 7, 6, 0, 0, 0]])
 # target = torch.tensor([[1, 13, 14, 15, 16], [1, 17, 18, 0, 0]])
-# hidden = {f"{name}_key_padding_mask": ids == 0 for name, ids in dict(src=source, memory=source, tgt=target).items()}
+# hidden = {
+#     "tgt_mask": ~causal_mask(5),
+#     "src_key_padding_mask": source == 0,
+#     "tgt_key_padding_mask": target == 0,
+#     "memory_key_padding_mask": source == 0,
+# }
 #
 # for norm in ("post", "pre"):
 #     small = Transformer(Config(20, d_model=32, n_heads=4, n_layers=2, d_ff=64, norm=norm)).eval()
 #     with torch.no_grad():
 #         for p in small.parameters():
 #             p.add_(0.1 * torch.randn(p.shape))
-#         theirs = twin(small)(small.embed(source), small.embed(target), tgt_mask=~causal_mask(5), **hidden)
-#         torch.testing.assert_close(small(source, target), small.logits(theirs), atol=1e-4, rtol=1e-4)
+#         ours = small(source, target)
+#         theirs = twin(small)(small.embed(source), small.embed(target), **hidden)
+#     torch.testing.assert_close(ours, small.logits(theirs), atol=1e-4, rtol=1e-4)
 #     print(f"{norm}-norm: the same {tuple(theirs.shape)}")
 
 # %% [markdown]
 # ### What an untrained model knows
 #
-# Nothing, so its guesses should be nearly even, and the loss near $\log v$, the surprise of a fair
-# die with $v$ sides. *How* near can be foretold. Decoder outputs have variance 1 and rows of $E$
-# have $1/d$, so logits have variance 1; and a spread like that costs $\frac12$ more.
+# It knows nothing, so its guesses should be nearly uniform and the loss near $\log v$, the
+# cross-entropy of a uniform guess among $v$ tokens. How near can be predicted. The decoder's states
+# have variance 1 and the entries of $E$ have variance $1/d$, so the logits have variance 1, and
+# normally distributed logits of variance 1 add $\frac12$ to the loss.
 
 # %% tags=["active-ipynb"]
 # import math
@@ -435,9 +480,9 @@ def init_weights(module: nn.Module) -> None:
 # assert abs(loss - math.log(37_000) - 0.5) < 0.25
 
 # %% [markdown]
-# Look at the first loss of every training run: it is a free test. Rows drawn from $N(0, 1)$, a
-# common mistake, make logits $\sqrt{512} = 22.6$ times larger, and a model that is sure of
-# everything and right about nothing:
+# So look at the first loss of every training run: if it is far from $\log v + \frac12$, the model
+# has a mistake. Rows drawn from $N(0, 1)$, a common one, make the logits $\sqrt{512} = 22.6$ times
+# larger, and the model is certain and wrong:
 
 # %% tags=["active-ipynb"]
 # loss = F.cross_entropy(math.sqrt(512) * logits.flatten(0, 1), labels.flatten()).item()
@@ -446,8 +491,8 @@ def init_weights(module: nn.Module) -> None:
 # %% [markdown]
 # ### The check
 #
-# `check_model` looks for what goes wrong between parts that are right: a mask left out or made from
-# the wrong ids, positions not added, a table that is not shared, logits that have been through
+# `check_model` looks for mistakes in the way the parts are put together: a mask left out or made
+# from the wrong ids, positions not added, a table that is not shared, logits that have been through
 # softmax.
 
 # %% tags=["active-ipynb"]
@@ -458,8 +503,9 @@ def init_weights(module: nn.Module) -> None:
 # %% [markdown]
 # ## The look
 #
-# Where do the 63 million live? The largest share, 25 million, is in the feed-forwards, where every
-# position thinks alone. The table, and all attention together, have 18.9 million each.
+# Where are the 63 million parameters? The largest share, 25 million, is in the feed-forward layers,
+# which treat each position on its own. The table has 18.9 million, and all attention layers
+# together have as many.
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention, plot_bars
@@ -471,51 +517,54 @@ def init_weights(module: nn.Module) -> None:
 #             parts[name] = parts.get(name, 0) + count(module)
 # assert sum(parts.values()) + len(base.bias) == count(base)
 #
-# bars = {name.replace("residuals", "norms").replace("_", "\n"): round(n / 1e6, 2) for name, n in parts.items()}
+# parts["norms"] = parts.pop("residuals")
+# bars = {name.replace("_", "\n"): round(n / 1e6, 2) for name, n in parts.items()}
 # plot_bars(bars, ylabel="million parameters", title="The base model, 63.1 million")
 
 # %% [markdown]
-# And who hears whom, through all layers at once? Swap one token for another and see how far the
-# logits move at each place. One copy of the sentence for each token, with that token swapped, makes
-# one batch. (The ids stand for the words in the labels.)
+# Which tokens does each position depend on, through all layers together? Replace one token by
+# another and measure how far the logits move at each position. The batch has one copy of the
+# sentence for each token, with that token replaced. (The ids stand for the words in the labels.)
 
 # %% tags=["active-ipynb"]
 # from einops import rearrange, repeat
 #
-# english, italian = "there is a cat on the mat </s>".split(), "<s> c'è un gatto sul tappeto".split()
-# source, target = torch.arange(3, 11).unsqueeze(0), torch.tensor([[1, 11, 12, 13, 14, 15]])
+# english = "there is a cat on the mat </s>".split()
+# italian = "<s> c'è un gatto sul tappeto".split()
+# source = torch.arange(3, 11).unsqueeze(0)
+# target = torch.tensor([[1, 11, 12, 13, 14, 15]])
 # tiny = Transformer(Config.tiny(20)).eval()
 #
 #
 # @torch.no_grad()
 # def influence(ids, logits_of):
-#     """Return how far the logits at each place (row) move when a token (column) is swapped."""
-#     swapped = repeat(ids, "1 t -> copy t", copy=ids.shape[1]).clone().fill_diagonal_(19)
-#     moved = (logits_of(swapped) - logits_of(ids)).norm(dim=-1)
+#     """Return how far the logits at each position (row) move when a token (column) is replaced."""
+#     replaced = repeat(ids, "1 t -> copy t", copy=ids.shape[1]).clone().fill_diagonal_(19)
+#     moved = (logits_of(replaced) - logits_of(ids)).norm(dim=-1)
 #     return rearrange(moved, "copy t -> t copy")
 #
 #
-# def shares(heard):
-#     return heard.where(heard > 1e-4, 0) / heard.sum(-1, keepdim=True)
+# def shares(moved):
+#     return moved.where(moved > 1e-4, 0) / moved.sum(-1, keepdim=True)
 
 # %% tags=["active-ipynb"]
-# heard = influence(target, lambda ids: tiny(source.expand(len(ids), -1), ids))
+# moved = influence(target, lambda ids: tiny(source.expand(len(ids), -1), ids))
 #
 # past = causal_mask(6)
-# print("some place hears the future:   ", bool((heard[~past] > 1e-4).any()))
-# print("every place hears all its past:", bool((heard[past] > 1e-4).all()))
-# plot_attention(shares(heard), italian, italian, title="What each place hears of the target")
+# print("some position depends on the future:   ", bool((moved[~past] > 1e-4).any()))
+# print("every position depends on all its past:", bool((moved[past] > 1e-4).all()))
+# plot_attention(shares(moved), italian, italian, title="The influence of each target token")
 
 # %% [markdown]
-# The triangle of chapter 8 has survived two stacks and eight layers: whatever is built from parts
-# that do not look ahead does not look ahead. The source has no such triangle. It is there in full
-# before the first word is written:
+# The triangle of chapter 8 holds for the whole model: a model whose parts do not look ahead does
+# not look ahead either. The source has no such triangle, because it is complete before the first
+# word is written:
 
 # %% tags=["active-ipynb"]
-# heard = influence(source, lambda ids: tiny(ids, target.expand(len(ids), -1)))
+# moved = influence(source, lambda ids: tiny(ids, target.expand(len(ids), -1)))
 #
-# print("every place hears every source token:", bool((heard > 1e-4).all()))
-# plot_attention(shares(heard), italian, english, title="What each place hears of the source")
+# print("every position depends on every source token:", bool((moved > 1e-4).all()))
+# plot_attention(shares(moved), italian, english, title="The influence of each source token")
 
 # %% [markdown]
 # ## Saving and loading
@@ -576,13 +625,14 @@ def load_model(folder: str | Path) -> Transformer:
                 f"the weights in {folder} belong to another config: {name} is "
                 f"{found.get(name, 'missing')}, wanted {wanted.get(name, 'no such tensor')}"
             )
-    model = Transformer(config)
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and then replaced
+        model = Transformer(config)
     model.load_state_dict(weights)
     return model.eval()
 
 
 # %% [markdown]
-# What comes back computes the same. A file that lost its second half is noticed:
+# The loaded model computes the same logits. A file that was cut off is rejected:
 
 # %% tags=["active-ipynb"]
 # import tempfile
@@ -604,8 +654,8 @@ def load_model(folder: str | Path) -> Transformer:
 #
 # | the paper | here | why |
 # |---|---|---|
-# | one matrix for both embeddings and the output (section 3.4) | the same, one parameter | a third of the weight |
-# | does not mention a bias at the output | one number for each token | a token can be rare whatever the context |
+# | one matrix for both embeddings and the output (section 3.4) | the same, one parameter | a third of the size of three matrices |
+# | does not mention a bias at the output | one number for each token | a token can be rare in every context |
 # | does not say how weights start | Xavier, and smaller for q, k, v and the feed-forward layers | a post-norm stack learns sooner |
 # | softmax is the model's last block (figure 1) | the model returns logits | loss and decoding work with scores |
 # | 65 and 213 million parameters (table 3) | 63.1 and 214.3 million | "about 37,000" tokens |
@@ -623,5 +673,5 @@ def load_model(folder: str | Path) -> Transformer:
 # | decoder states | `b t d` | (64, 8, 512) |
 # | logits | `b t v` | (64, 8, 37000) |
 #
-# The model wants rectangles of ids, and so far they were random. [Chapter 10](10_data.ipynb) makes
-# them of sentences.
+# The model reads rectangles of ids, and so far these were random. [Chapter 10](10_data.ipynb) makes
+# them from sentences.

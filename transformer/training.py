@@ -2,9 +2,10 @@
 r"""
 # 11 · Training
 
-**Show the model a sentence and its translation, and let every position guess its next token, all at once.**
+**Show the model a sentence and its translation, and let every position predict its next token,
+all at once.**
 
-![The architecture; the target that is read and the target that is wanted are lit](../figures/architecture_11.svg)
+![The architecture; the decoder's input and the labels are lit](../figures/architecture_11.svg)
 """
 
 # %%
@@ -29,41 +30,43 @@ from transformer.model import Transformer
 # %% [markdown]
 # ## The question
 #
-# The model of chapter 9 turns a source and the beginning of a target into a guess at the next
-# token. Its numbers are drawn at random, so its guesses are noise. Here is a sentence of 7 tokens,
-# and the translation that it ought to give, as ids:
+# The model of chapter 9 predicts the next token from a source and the beginning of a target. Its
+# weights are random, so its predictions are noise. Here are a sentence of 7 tokens and its
+# translation, as ids:
 
 # %% tags=["active-ipynb"]
+# from transformer.model import Config
+#
 # torch.manual_seed(0)
 #
 # model = Transformer(Config.tiny(600, n_layers=1)).eval()
 # src = torch.tensor([[31, 32, 33, 34, 35, 36, 37]])  # there is a cat on the mat
 # tgt = torch.tensor([[1, 41, 42, 43, 44, 45, 2]])  # <s> c'è un gatto sul tappeto </s>
-# decoder_input, labels = tgt[:, :-1], tgt[:, 1:]
+# decoder_input = tgt[:, :-1]
+# labels = tgt[:, 1:]
 #
 # guesses = model(src, decoder_input).argmax(-1)
 # print("right:", int((guesses == labels).sum()), "of", labels.numel())
 
 # %% [markdown]
-# It has to learn from such pairs. But how? Suppose it writes the translation itself, token by
-# token. Its first token is wrong, and from there on it continues a sentence that nobody wanted:
-# what should the second token be, after a wrong first one? And six tokens take six passes, one
-# after the other.
+# How can it learn from such pairs? Suppose it writes the translation itself, token by token. Its
+# first token is wrong, and then there is no right second token: how should a wrong beginning
+# continue? Besides, six tokens take six passes, one after the other.
 #
-# **Teacher forcing** answers both. Whatever the model would have said, it is given the right words
-# so far, and is asked for the next one only.
+# **Teacher forcing** solves both problems. Whatever the model would have written, it is given the
+# right tokens so far and predicts only the next one.
 
 # %% [markdown]
-# ![Training predicts every position in one pass; inference feeds each token back, a pass a token](../figures/11_teacher_forcing.svg)
+# ![Training predicts every position in one pass; inference feeds each token back, one pass for each](../figures/11_teacher_forcing.svg)
 #
-# Decoder input and labels are the same sentence, one step apart (chapter 10). The causal mask
-# (chapter 8) keeps position $i$ from seeing what comes after it, its own label first of all. So all
-# positions can be asked at once.
+# Decoder input and labels are the same sentence, shifted by one token (chapter 10). The causal mask
+# (chapter 8) hides from position $i$ all that comes after it, beginning with its own label. So all
+# positions can be predicted at once.
 
 # %% [markdown]
 # ## By hand
 #
-# Is one pass really the same as a pass for each beginning? Ask both ways:
+# Is one pass really the same as a pass for each beginning? Compute both:
 
 # %% tags=["active-ipynb"]
 # at_once = model(src, decoder_input)
@@ -73,16 +76,16 @@ from transformer.model import Transformer
 # print("one pass:", *at_once.shape, "· six passes:", len(one_by_one), "×", *one_by_one[0].shape)
 
 # %% [markdown]
-# Equal. A sentence of $t$ tokens is $t$ lessons for the price of one pass; an RNN would have walked
-# through it step by step. Without the mask the same line of code would show each position its
-# label. The loss would fall beautifully, and the model would have learned to copy.
+# They are equal. A sentence of $t$ tokens gives $t$ training examples in one pass; an RNN would
+# need $t$ steps. Without the mask, the same line of code would show each position its label. The
+# loss would fall to almost zero, and the model would have learned only to copy.
 
 # %% [markdown]
 # ### How wrong is a guess?
 #
 # Take a vocabulary of 5. After *c'è un* the model gives these probabilities, and the right word is
-# *gatto*. **Cross-entropy** is $-\log$ of the probability that the right word got: $\log 2$, one
-# bit, or 0.69 *nats* in natural logarithms.
+# *gatto*. **Cross-entropy** is $-\log$ of the probability of the right word: $-\log \frac12 = \log
+# 2$, which is one bit, or 0.69 *nats* in natural logarithms.
 
 # %% tags=["active-ipynb"]
 # vocabulary = ["<pad>", "il", "un", "gatto", "tappeto"]
@@ -94,10 +97,10 @@ from transformer.model import Transformer
 # print("cross-entropy:", int(bits[gatto]), f"bit = {-p[gatto].log():.3f} nats")
 
 # %% [markdown]
-# Only a probability of 1 has loss 0. So the model is pushed to be certain, ever more, even where
-# two words would both do. **Label smoothing** asks for less: the label gets $1 - \varepsilon$, and
-# $\varepsilon$ is shared by all words, except padding, which is no word. With $\varepsilon = 0.2$
-# each of the 4 real words gets 0.05, and *gatto* 0.8 on top:
+# Only a probability of 1 has loss 0. So training makes the model more and more certain, even where
+# two words would both be right. **Label smoothing** sets a softer target: the label gets $1 -
+# \varepsilon$, and $\varepsilon$ is shared by all words except padding, which is never a right
+# answer. With $\varepsilon = 0.2$ each of the 4 real words gets 0.05, and *gatto* gets 0.8 more:
 
 # %% tags=["active-ipynb"]
 # smoothed = torch.tensor([0.0, 0.05, 0.05, 0.85, 0.05])
@@ -108,9 +111,9 @@ from transformer.model import Transformer
 # On paper: $0.85 \cdot 1 + 0.05 \cdot (4 + 3 + 2) = 1.30$ bits, times $\log 2 = 0.693$ is $0.901$
 # nats.
 #
-# The best that a model can do now is to say exactly the smoothed distribution. Even then the loss
-# is not 0, but its entropy. Remember that when you read a curve: with smoothing, the floor is not
-# at zero.
+# The loss is lowest for a model that predicts exactly the smoothed distribution. Even then it is
+# not 0 but the entropy of that distribution. Remember this when you read a learning curve: with
+# smoothing, the lowest possible loss is above zero.
 
 # %% tags=["active-ipynb"]
 # words = smoothed[1:]
@@ -121,8 +124,8 @@ from transformer.model import Transformer
 #
 # ### The loss
 #
-# With logits $z$, label $y$ and $v$ words, padding among them, the log-probabilities are $\log p =
-# z - \log\sum_u e^{z_u}$, and the smoothed label need not be written out:
+# With logits $z$, label $y$ and $v$ words, one of which is padding, the log-probabilities are $\log
+# p = z - \log\sum_u e^{z_u}$, and the smoothed distribution need not be built:
 #
 # $$\ell = -(1-\varepsilon)\,\log p_y \;-\; \frac{\varepsilon}{v-1} \sum_{w \ne \text{pad}} \log p_w$$
 
@@ -136,8 +139,8 @@ def label_smoothed_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean cross-entropy, in nats a token, between the logits and smoothed labels.
 
-    The label gets 1 - smoothing, and smoothing is shared by the vocabulary except padding. Tokens
-    whose label is padding count for nothing.
+    The label gets 1 - smoothing, and smoothing is shared by the vocabulary except padding.
+    Positions whose label is padding do not count.
     Source: Vaswani et al. 2017, section 5.4; Szegedy et al. 2015, section 7.
     """
     real = labels != pad_id
@@ -151,8 +154,8 @@ def label_smoothed_loss(
 
 
 # %% [markdown]
-# The five words again, now as logits; the logarithm of a probability is one. The second place is
-# padding and has a wild opinion, which nobody counts:
+# Here are the five words again, with the logarithms of their probabilities as logits. The label at
+# the second position is padding, so its large logits do not count:
 
 # %% tags=["active-ipynb"]
 # logits = torch.stack([p.log(), 9 * torch.arange(5.0)])
@@ -161,11 +164,11 @@ def label_smoothed_loss(
 # print(f"{label_smoothed_loss(logits, label_ids, pad_id=0, smoothing=0.2):.3f} nats")
 
 # %% [markdown]
-# ### The rate
+# ### The learning rate
 #
-# How large a step may the optimiser take? Small at first, while Adam has seen too few gradients to
-# know their size, and a post-norm stack hands large ones to its last layers (Xiong et al. 2020).
-# Then large, then ever smaller:
+# How large should the optimiser's steps be? Small at first, while Adam has seen too few gradients
+# to estimate their size, and while those of the last layers of a post-norm stack are large (Xiong
+# et al. 2020). Then large, and then smaller and smaller:
 #
 # $$r(s) = r_\text{peak} \cdot \min\!\left(\frac{s}{w},\; \sqrt{\frac{w}{s}}\right)$$
 #
@@ -174,9 +177,10 @@ def label_smoothed_loss(
 
 # %% tags=["exercise"]
 def learning_rate(step: int, warmup: int, peak: float) -> float:
-    """Return the rate of step 1, 2, …: linear up to `peak` at `warmup`, then falling with the inverse square root.
+    """Return the learning rate of step 1, 2, …
 
-    The paper's own peak is (d_model · warmup) ** -0.5. Source: Vaswani et al. 2017, equation 3.
+    It rises linearly to `peak` at step `warmup` and then falls with the inverse square root. The
+    paper's own peak is (d_model · warmup) ** -0.5. Source: Vaswani et al. 2017, equation 3.
     """
     return peak * min(step / max(warmup, 1), math.sqrt(max(warmup, 1) / step))
 
@@ -207,13 +211,57 @@ def learning_rate(step: int, warmup: int, peak: float) -> float:
 # )
 
 # %% [markdown]
-# A longer warm-up means a lower peak, and afterwards the same curve. The fall is called
-# *exponential decay* in many places. It is an **inverse square root**: each halving takes four
-# times as many steps. An exponential would halve after the same number of steps every time, and be
-# at nothing long before the end.
+# A longer warm-up means a lower peak, and afterwards the same curve. The decay is often called
+# *exponential*, but it is an **inverse square root**: to halve the rate takes four times as many
+# steps. An exponential would halve every time after the same number of steps, and would be close to
+# zero long before the end.
 
 # %% tags=["active-ipynb"]
 # [learning_rate(s, 4000, peak=1.0) for s in (4000, 16_000, 64_000, 256_000)]
+
+# %% [markdown]
+# ### A training loop
+#
+# Loss and learning rate are all that a training loop needs besides the model and Adam. Here it is
+# from top to bottom, on the pair from above and another one:
+
+# %% tags=["active-ipynb"]
+# cat = Batch(src, tgt)
+# love = Batch(torch.tensor([[51, 52, 53, 54, 55]]), torch.tensor([[1, 61, 62, 63, 2]]))
+# n_tokens = cat.n_tokens + love.n_tokens
+# optimizer = torch.optim.Adam(model.train().parameters(), betas=(0.9, 0.98), eps=1e-9)
+#
+# for step in range(1, 61):
+#     optimizer.param_groups[0]["lr"] = learning_rate(step, warmup=10, peak=3e-3)
+#     optimizer.zero_grad()
+#     for batch in (cat, love):
+#         logits = model(batch.src, batch.decoder_input)
+#         loss = label_smoothed_loss(logits, batch.labels, pad_id=0)
+#         (batch.n_tokens / n_tokens * loss).backward()
+#     nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+#     optimizer.step()
+
+# %% [markdown]
+# In each step:
+#
+# - Set the learning rate, and forget the gradients of the last step.
+# - Compute a forward pass, the loss, and its gradients by a backward pass. Several small batches
+#   can stand for a large one that does not fit into memory: **gradient accumulation** adds up their
+#   gradients, each weighted by its share of the tokens.
+# - **Clip** the gradient: if it is longer than `max_norm`, it is shortened to that length, so that
+#   one unusual batch cannot ruin the weights.
+# - Let Adam change the weights.
+#
+# After 60 steps the model predicts every token of both translations:
+
+# %% tags=["active-ipynb"]
+# model.eval()
+# for batch in (cat, love):
+#     guesses = model(batch.src, batch.decoder_input).argmax(-1)
+#     print("right:", int((guesses == batch.labels).sum()), "of", batch.n_tokens)
+
+# %% [markdown]
+# The rest of this chapter puts these lines into functions that can be tested, stopped and resumed.
 
 # %% [markdown]
 # ### The settings
@@ -227,7 +275,7 @@ class TrainingConfig:
     """Hold the settings of a training run.
 
     A step learns from `accumulate` batches of at most `max_tokens` tokens on either side, padding
-    included. `ema_decay` is that of the running average of the weights.
+    included. `ema_decay` is the decay of the moving average of the weights.
     """
 
     steps: int = 100_000
@@ -257,9 +305,9 @@ class TrainingConfig:
 # %% [markdown]
 # ### One step
 #
-# A loss for a whole batch is one forward pass and the formula above. It is a function of model,
-# batch and smoothing, so that a trainer can be given another one: chapter 15 computes the same loss
-# in less memory.
+# The loss of a whole batch is one forward pass and the formula above. It is a function of model,
+# batch and smoothing, so that a trainer can be given another one: `transformer.recipes` passes in
+# the faster parts of chapter 15, and nothing in this chapter changes.
 
 
 # %% tags=["exercise"]
@@ -273,11 +321,10 @@ def translation_loss(model: Transformer, batch: Batch, smoothing: float) -> Floa
 
 
 # %% [markdown]
-# Now the step, top to bottom. Set the learning rate; forget the last gradients; let the loss of
-# each batch send its gradients back. Several small batches can stand for a large one that does not
-# fit into memory: **gradient accumulation** lets their gradients add up, each batch weighted by its
-# share of the tokens. **Clipping** shortens a gradient that is longer than `max_grad_norm`. Then
-# the optimiser takes its step.
+# `Trainer.step` is the body of the loop above, line by line. It adds a test that the loss is
+# finite, and a third thing that a trainer holds besides model and optimiser: an **exponential
+# moving average** (EMA) of the weights. Each batch moves the weights in a somewhat different
+# direction; the average of the last steps is steadier, and it translates better.
 
 
 # %% tags=["exercise"]
@@ -349,15 +396,10 @@ class Trainer:
 
 
 # %% [markdown]
-# The third thing that a trainer holds, besides model and optimiser, is the **moving average** of
-# the weights. Each step is pulled this way and that by its batch; the average lies in the middle of
-# where the last steps went, and it translates better.
-
-# %% [markdown]
 # ## The proof
 #
-# PyTorch's cross-entropy takes distributions as targets. Write the smoothed one out, leave padding
-# out, and both agree, on random logits for a batch of 2 × 6 places and 9 words:
+# PyTorch's cross-entropy also takes distributions as targets. Build the smoothed one, leave padding
+# out, and both losses agree, on random logits for a batch of 2 × 6 positions and 9 words:
 
 # %% tags=["active-ipynb"]
 # import torch.nn.functional as F
@@ -367,22 +409,27 @@ class Trainer:
 # labels = torch.tensor([[5, 3, 8, 2, 0, 0], [4, 4, 7, 6, 3, 2]])
 # real = labels != 0
 #
-# target = torch.full((9,), 0.1 / 8).index_fill(0, torch.tensor(0), 0.0) + 0.9 * F.one_hot(labels, 9)
+# share = torch.full((9,), 0.1 / 8)
+# share[0] = 0
+# target = share + 0.9 * F.one_hot(labels, 9)
 # print("each row sums to 1:", bool(torch.allclose(target.sum(-1), torch.ones(2, 6))))
-# torch.testing.assert_close(label_smoothed_loss(logits, labels, pad_id=0), F.cross_entropy(logits[real], target[real]))
+#
+# ours = label_smoothed_loss(logits, labels, pad_id=0)
+# torch.testing.assert_close(ours, F.cross_entropy(logits[real], target[real]))
 
 # %% [markdown]
-# PyTorch's own `label_smoothing=0.1` gives another number: it knows no padding, and gives the
-# padding *word* its share. A model trained so learns to say padding now and then.
+# PyTorch's own `label_smoothing=0.1` gives another number, because it gives the padding *word* a
+# share, too. A model trained with it learns to predict padding now and then.
 
 # %% tags=["active-ipynb"]
-# torch_smoothing = F.cross_entropy(logits[real], labels[real], label_smoothing=0.1)
-# print(f"ours {label_smoothed_loss(logits, labels, pad_id=0):.2f} · with a share for padding {torch_smoothing:.2f}")
+# theirs = F.cross_entropy(logits[real], labels[real], label_smoothing=0.1)
+# print(f"ours {ours:.2f} · with a share for padding {theirs:.2f}")
 
 # %% [markdown]
-# **Padding counts for nothing**: no gradient comes from its places, and the mean is over tokens,
-# not over places or rows. A model that gives 4 words a quarter each has a loss of $\log 4 = 1.39$.
-# Divide by the padded places as well, and the same model seems to have 0.92:
+# **Padding does not count**: its positions give no gradient, and the mean is over the real tokens,
+# not over all positions or over rows. A model that gives each of 4 words a probability of ¼ has a
+# loss of $\log 4 = 1.39$. If the sum were divided by all positions, padding included, the same
+# model would seem to have 0.92:
 
 # %% tags=["active-ipynb"]
 # logits.requires_grad_()
@@ -391,11 +438,11 @@ class Trainer:
 #
 # even = torch.tensor([-torch.inf, 0.0, 0.0, 0.0, 0.0]).expand(3, 5)
 # each = F.cross_entropy(even, torch.tensor([3, 2, 0]), ignore_index=0, reduction="none")
-# print(f"over 2 tokens {each.sum() / 2:.2f} · over 3 places {each.sum() / 3:.2f}")
+# print(f"over 2 tokens {each.sum() / 2:.2f} · over 3 positions {each.sum() / 3:.2f}")
 
 # %% [markdown]
-# **Accumulated batches are one batch.** A batch of two sentences with 6 and 3 tokens, whole and in
-# two halves. The loss is the same, and so are the gradients:
+# **Accumulated batches equal one large batch.** Here is a batch of two sentences, with 6 and 3
+# tokens, as a whole and in two halves. The loss is the same, and so are the gradients:
 
 # %% tags=["active-ipynb"]
 # whole = Batch(
@@ -416,15 +463,16 @@ class Trainer:
 # print("tokens:", whole.n_tokens, "=", " + ".join(str(half.n_tokens) for half in halves))
 
 # %% [markdown]
-# The mean of the two losses would be wrong: it lets each token of the short sentence count twice as
-# much as a token of the long one.
+# The plain mean of the two losses would be wrong: each token of the short sentence would count
+# twice as much as a token of the long one.
 
 # %% [markdown]
 # ### The check
 #
-# The checks try what goes wrong in practice: smoothing that feeds the padding word, a mean over
-# padded places, a schedule that starts at step 0 or fails without warm-up, gradients carried over
-# from the last step, validation with dropout.
+# The checks look for mistakes that are made in practice: smoothing that gives the padding word a
+# share, a mean that includes padding, a schedule that starts at step 0 or fails without warm-up,
+# gradients left over from the last step, accumulated batches that are not weighted, an average that
+# only copies the last weights, validation with dropout.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_loss, check_schedule, check_trainer
@@ -436,14 +484,15 @@ class Trainer:
 # %% [markdown]
 # ## The look
 #
-# Before real sentences, a task that needs nothing but attention: **write eight digits backwards**.
-# One layer, one head, 300 steps, a few seconds. Digits are drawn anew for every batch, so there is
-# nothing to memorise.
+# Before real sentences, here is a task that needs only attention: **write eight digits backwards**.
+# One layer, one head and 300 steps are enough and take a few seconds. The digits are drawn anew for
+# every batch, so there is nothing to memorise.
 
 # %% tags=["active-ipynb"]
 # def backwards(n, generator):
 #     digits = torch.randint(3, 13, (n, 8), generator=generator)
-#     start, end = torch.full((n, 1), 1), torch.full((n, 1), 2)
+#     start = torch.full((n, 1), 1)
+#     end = torch.full((n, 1), 2)
 #     return Batch(digits, torch.cat([start, digits.flip(1), end], dim=1))
 #
 #
@@ -453,10 +502,12 @@ class Trainer:
 # trainer = Trainer(toy, TrainingConfig(warmup=60, peak_lr=3e-3, label_smoothing=0.0))
 # losses = [trainer.step(backwards(64, generator)) for _ in range(300)]
 #
-# print("loss above log 10 at first:", losses[0] > math.log(10), "· below 0.1 at the end:", losses[-1] < 0.1)
+# print("loss above log 10 at first:", losses[0] > math.log(10))
+# print("below 0.1 at the end:      ", losses[-1] < 0.1)
 
 # %% [markdown]
-# A guess among ten digits has a loss of $\log 10 = 2.3$. New digits, which it has never seen:
+# Guessing among ten digits has a loss of $\log 10 = 2.3$. Now test the model on digits that it has
+# never seen:
 
 # %% tags=["active-ipynb"]
 # toy = trainer.ema_model
@@ -466,23 +517,25 @@ class Trainer:
 #     guesses = toy(new.src, new.decoder_input).argmax(-1)
 # share = (guesses == new.labels).float().mean().item()
 # assert trainer.validate([new]) < 0.1 and share > 0.99
-# print("digits  ", *(new.src[0] - 3).tolist(), "\nbackward", *(guesses[0, :8] - 3).tolist())
+# print("digits   ", *(new.src[0] - 3).tolist())
+# print("backwards", *(guesses[0, :8] - 3).tolist())
 
 # %% [markdown]
-# How does it do that? There is only one place where the digits can come in: cross-attention.
-# `head_weights` (chapter 4) gives its mixing formula, for the states that reach it in this very
+# How does it do this? The digits can reach the decoder only through cross-attention. `head_weights`
+# (chapter 4) returns its weights; a hook collects the inputs that cross-attention gets in this
 # pass:
 
 # %% tags=["active-ipynb"]
 # from transformer.multi_head import head_weights
 # from transformer.plotting import plot_attention
 #
-# cross, seen = toy.decoder.layers[0].cross_attention, []
-# watch = cross.register_forward_pre_hook(lambda module, args: seen.append(args))
+# cross = toy.decoder.layers[0].cross_attention
+# inputs = []
+# hook = cross.register_forward_pre_hook(lambda module, args: inputs.append(args))
 # toy(new.src, new.decoder_input)
-# watch.remove()
+# hook.remove()
 #
-# weights = head_weights(cross, *seen[0]).detach().mean(0)[0]
+# weights = head_weights(cross, *inputs[0]).detach().mean(0)[0]
 # assert weights[:8].argmax(-1).tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
 # plot_attention(
 #     weights,
@@ -492,16 +545,16 @@ class Trainer:
 # )
 
 # %% [markdown]
-# The diagonal runs the other way: to write its first digit the decoder looks at the last, and so on
-# to the first. Nobody told it. Had the task been to copy, the diagonal would run from the upper
-# left. The last row ends the sequence; it needs no digit, and looks wherever it likes.
+# The diagonal starts at the upper right: to write its first digit the decoder attends to the last
+# digit of the source, and so on back to the first. In a task of copying, the diagonal would start
+# at the upper left. The last row predicts `</s>` and needs no digit, so its weights mean nothing.
 
 # %% [markdown]
-# ## The loop
+# ## The run
 #
 # A run repeats the step. The pairs are shuffled anew for every **epoch**, that is, each time all of
-# them have been seen. Every `validate_every` steps the loop **validates**: it measures the loss on
-# sentences that the model never trains on.
+# them have been seen. Every `validate_every` steps the run **validates**: it measures the loss on
+# sentences that the model is never trained on.
 
 
 # %%
@@ -578,7 +631,7 @@ def random_states() -> dict[str, Tensor]:
 
 # %%
 def save_checkpoint(trainer: Trainer, path: str | Path, notes: dict | None = None) -> None:
-    """Write all that training needs to continue as if it had never stopped, and some `notes`."""
+    """Write all that training needs to continue as if it had not stopped, and the `notes`."""
     about = {
         "config": asdict(trainer.model.config),
         "training": asdict(trainer.config),
@@ -590,7 +643,7 @@ def save_checkpoint(trainer: Trainer, path: str | Path, notes: dict | None = Non
 
 # %%
 def load_checkpoint(trainer: Trainer, path: str | Path) -> dict:
-    """Put the trainer back to where `path` was written, and return the notes.
+    """Bring the trainer to the state in which `path` was written, and return the notes.
 
     Raises ValueError if the file is damaged or belongs to a model with another config.
     """
@@ -620,7 +673,7 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> dict:
 
 # %%
 def read_about(path: str | Path) -> dict:
-    """Return what a checkpoint says of itself: config, training, steps and notes."""
+    """Return a checkpoint's metadata: config, training, steps and notes."""
     try:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads(file.metadata()["about"])
@@ -673,28 +726,34 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 #     return Trainer(model, TrainingConfig(steps=steps, max_tokens=512, warmup=5))
 #
 #
-# straight, stopped, resumed = fresh(20), fresh(8), fresh(20)
+# straight = fresh(20)
 # train(straight, pairs, val_pairs)
+#
 # with tempfile.TemporaryDirectory() as folder:
+#     checkpoint = Path(folder) / "checkpoint.safetensors"
+#     stopped = fresh(8)
 #     train(stopped, pairs, val_pairs)
-#     save_checkpoint(stopped, Path(folder) / "checkpoint.safetensors")
-#     load_checkpoint(resumed, Path(folder) / "checkpoint.safetensors")
-# train(resumed, pairs, val_pairs)
+#     save_checkpoint(stopped, checkpoint)
+#
+#     resumed = fresh(20)
+#     load_checkpoint(resumed, checkpoint)
+#     train(resumed, pairs, val_pairs)
 #
 # for name in ("model", "ema_model"):
-#     one, two = getattr(straight, name).state_dict(), getattr(resumed, name).state_dict()
+#     one = getattr(straight, name).state_dict()
+#     two = getattr(resumed, name).state_dict()
 #     print(f"{name:9} the same bits:", all(one[key].equal(two[key]) for key in one))
 
 # %% [markdown]
 # ## English → Italian
 #
-# The pieces in a row: a vocabulary from the training split, ids, a model, a run. The translator of
-# this course has two layers on each side and sees 100,000 pairs a few times. It smooths no labels:
-# the grammar has exactly one translation for every sentence, so there is nothing to hedge against.
+# Now everything together: a vocabulary from the training split, ids, a model, a run. The translator
+# of this course has two layers on each side and sees 100,000 pairs a few times. Its labels are not
+# smoothed: the grammar has exactly one translation for every sentence, so the model may be certain.
 #
-# That takes two minutes on two cores, so it is done once, by `transformer.recipes`: `fit` runs the
-# loop above with the faster parts of chapter 15, writes checkpoints, and keeps the model with the
-# lowest validation loss. `trained_translator` returns the folder of the result.
+# This takes two minutes on two cores, so it is done once, by `transformer.recipes`: `fit` runs the
+# loop above, writes checkpoints, and keeps the model with the lowest validation loss.
+# `trained_translator` returns the folder with the result.
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # from transformer.recipes import ENGLISH_ITALIAN, trained_translator
@@ -713,30 +772,37 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # %% [markdown]
 # ### How to read a curve
 #
-# - **Training above validation** looks odd and is right: training runs with dropout, and each of
-#   its points is a mean over steps when the model was still worse. Validation is without dropout,
+# - **Training above validation** looks odd but is right: training runs with dropout, and each point
+#   is a mean over steps in which the model was still worse. Validation runs without dropout and
 #   with the averaged weights.
-# - **Both fall**: it learns. Both lie flat: the rate is too low, or it is done.
-# - **Training falls, validation rises**: it learns the training sentences by heart. `train` keeps
-#   the model with the lowest validation loss.
-# - **A jump, or `nan`**: the rate is too high, or the warm-up too short.
-# - **Compare like with like**: with smoothing the floor lies higher, and another vocabulary is
-#   another scale.
+# - **Both fall**: the model is learning. Both flat: the learning rate is too low, or training is
+#   done.
+# - **Training falls, validation rises**: the model is memorising the training sentences. `fit`
+#   keeps the model with the lowest validation loss.
+# - **A jump, or `nan`**: the learning rate is too high, or the warm-up is too short.
+# - **Compare like with like**: smoothing raises the lowest possible loss, and losses over different
+#   vocabularies have different scales.
 
 # %% [markdown]
 # ### Why a low loss is not yet good output
 #
-# Stop a run early, after 150 steps. In every place the model is given the right words before it,
-# and in most places it then says the right next one:
+# Stop a run early, after 150 steps, when the validation loss has fallen to a third:
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # torch.manual_seed(0)
-# recipe = TrainingConfig(steps=150, max_tokens=1024, warmup=50, ema_decay=0.9, validate_every=50, precision="fp32")
-# early = Trainer(Transformer(Config.tiny(600, n_layers=1, dropout=0.0)), recipe)
-# train(early, pairs, val_pairs, mkdtemp());
+# model = Transformer(Config.tiny(600, n_layers=1, dropout=0.0))
+# config = TrainingConfig(steps=150, max_tokens=1024, warmup=50, ema_decay=0.9, validate_every=50)
+# trainer = Trainer(model, config)
+# for row in train(trainer, pairs, val_pairs):
+#     print(*(f"{name} {round(value, 2)}" for name, value in row.items()), sep=" · ")
+
+# %% [markdown]
+# Given the right tokens before each position, the model predicts the right next one at most
+# positions:
 
 # %% tags=["active-ipynb"]
-# early, batch = early.ema_model, collate(val_pairs)
+# early = trainer.ema_model
+# batch = collate(val_pairs)
 # real = batch.labels != 0
 #
 # with torch.no_grad():
@@ -746,8 +812,8 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # print("more than 7 tokens in 10 are right:", accuracy > 0.7)
 
 # %% [markdown]
-# Now take the right words away. Let it read its own, which is what translation means, and count the
-# sentences that come out as they should, from the first token to `</s>`:
+# Now let the model read its own tokens instead, as it must when it translates, and count the
+# sentences that are right from the first token to `</s>`:
 
 # %% tags=["active-ipynb"]
 # written = batch.tgt[:, :1]
@@ -762,23 +828,25 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # print("fewer than 5 sentences in 10 are right:", exact < 0.5)
 
 # %% [markdown]
-# A sentence is right only if *all* its tokens are. With 8 tokens in 10 right, a sentence of eight
-# tokens has $0.8^8 = 17\,\%$. And the loss cannot see what happens after a mistake: the model reads
-# its own wrong word, is in a place where training never took it, and stumbles again. So judge a
-# translator by what it writes. A BLEU computed on teacher-forced output is not a BLEU.
+# A sentence is right only if *all* its tokens are. If 8 tokens in 10 are right, a sentence of eight
+# tokens is right with a probability of $0.8^8 = 17\,\%$. And the loss does not measure what happens
+# after a mistake: the model reads its own wrong token, is in a situation that it never met in
+# training, and makes another mistake. So judge a translator by what it writes. Never compute BLEU
+# on teacher-forced output.
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # from transformer.data import decode
 #
-# for (english, italian), ours in list(zip(corpus.val, decode(tokenizer, written[:, 1:].tolist())))[:5]:
-#     print(f"{english}\n  wanted {italian}\n  wrote  {ours}")
+# translations = decode(tokenizer, written[:5, 1:].tolist())
+# for (english, italian), ours in zip(corpus.val, translations):
+#     print(f"{english}\n  right   {italian}\n  written {ours}")
 
 # %% [markdown]
 # ### Real captions after that
 #
-# The same code learns from photographs' captions: Multi30k, 29,000 sentences in English, German,
-# French and Czech (Elliott et al. 2016). It is downloaded on first use. Half an hour on two cores
-# is enough:
+# The same code learns from captions of photographs: Multi30k has 29,000 sentences in English,
+# German, French and Czech (Elliott et al. 2016). It is downloaded on first use, and half an hour of
+# training on two cores is enough:
 #
 # ```
 # python -m transformer train --corpus multi30k --src en --tgt de --minutes 30
@@ -786,8 +854,8 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # python -m transformer evaluate --corpus multi30k --src en --tgt de --model multi30k-en-de
 # ```
 #
-# Press Ctrl-C, and it leaves a checkpoint; `--resume` goes on. Two text files of your own, aligned
-# line by line, enter by `--corpus files --train SRC TGT`.
+# If you press Ctrl-C, a checkpoint is written, and `--resume` continues from it. For two text files
+# of your own, aligned line by line, use `--corpus files --train SRC TGT`.
 
 # %% [markdown]
 # ## Paper and code
@@ -795,10 +863,10 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # | the paper | here | why |
 # |---|---|---|
 # | Adam, $\beta = (0.9, 0.98)$, $\epsilon = 10^{-9}$ (section 5.3) | the same | |
-# | the rate's peak follows from width and warm-up (equation 3) | the peak is free | small models on small data learn faster with a higher one |
-# | smoothing 0.1 over the vocabulary (section 5.4) | the padding word gets no share; 0 for English→Italian | it is never right; one right answer needs no hedge |
-# | mean of the last 5 or 20 checkpoints (section 6.1) | a running mean of the weights, and the best on validation | the same effect, at every moment |
-# | 25,000 source and as many target tokens a batch (section 5.1) | 2,048 or 4,096 places on either side | 29,000 captions are not 4.5 million pairs |
+# | the peak of the learning rate follows from width and warm-up (equation 3) | the peak is a setting | small models on small data learn faster with a higher one |
+# | smoothing 0.1 over the vocabulary (section 5.4) | the padding word gets no share; no smoothing for English→Italian | padding is never right; each sentence has one translation |
+# | mean of the last 5 or 20 checkpoints (section 6.1) | a moving average of the weights, and the best on validation | the same effect, available after every step |
+# | 25,000 source and as many target tokens a batch (section 5.1) | 2,048 or 4,096 tokens on either side, padding included | 29,000 captions are not 4.5 million pairs |
 # | 8 GPUs for 12 hours (base, section 5.2) | two cores for minutes | a course |
 
 # %% [markdown]
@@ -806,10 +874,10 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 #
 # | what | shape | at the paper's size |
 # |---|---|---|
-# | decoder input, labels: the target, one step apart | `b t` | (64, 8) each |
+# | decoder input, labels: the target, shifted by one token | `b t` | (64, 8) each |
 # | logits, all positions at once | `b t v` | (64, 8, 37000) |
 # | loss of each token | `b t`, without padding | at most 512 numbers |
 # | loss | one number | () |
 #
-# It has learned to continue a right beginning. [Chapter 12](12_inference.ipynb) leaves it alone
-# with a source, and lets it write.
+# The model has learned to continue a correct beginning. In [chapter 12](12_inference.ipynb) it gets
+# only a source and writes the translation itself.

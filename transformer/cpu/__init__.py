@@ -11,6 +11,8 @@ its public form, which is slower and gives the same results.
 - `operators`: the private operators and their probes.
 - `linear`: a linear layer for training, multiplied by oneDNN where that is faster.
 - `packing`: a linear layer for inference, its weight stored as it is read fastest.
+- `layers`: encoder and decoder layers with packed weights, for chapter 16.
+- `topk`: the largest few of many numbers, by blocks.
 - `tracing`: functions of tensors as TorchScript traces, which run without Python.
 - `workers`: one-thread workers for work that is too small for two threads in each operator.
 - `process`: settings of the whole process, for programs only.

@@ -43,7 +43,7 @@ class PackedLayer(nn.Module):
             return x + in_float32(sublayer(norm(x), *inputs))
         return norm(x + in_float32(sublayer(x, *inputs)))
 
-    def write_kv(self, x: Float[Tensor, "rows d_model"], few_rows: bool, cells: Tensor) -> Tensor:
+    def write_kv(self, x: Float[Tensor, "r d_model"], few_rows: bool, cells: Tensor) -> Tensor:
         """Write the keys and values of x into cells, 2 b h t d, and return its queries b h t d."""
         width = self.n_heads * self.d
         t = cells.shape[3]
@@ -54,12 +54,12 @@ class PackedLayer(nn.Module):
     def self_attention(
         self, x: Tensor, few_rows: bool, kv: Tensor, mask: Tensor, t: int | Tensor
     ) -> Tensor:
-        """Let t positions attend to one another; kv, 2 b h k d, has k ≥ t cells, the rest hidden."""
+        """Let t positions attend to one another; kv, 2 b h k d, has k ≥ t cells."""
         q = self.write_kv(x, few_rows, kv[:, :, :, :t])
         mixed = F.scaled_dot_product_attention(q, kv[0], kv[1], attn_mask=mask)
         return self.self_out(mixed.transpose(1, 2).reshape(-1, self.n_heads * self.d), few_rows)
 
-    def feed_forward(self, x: Float[Tensor, "rows d_model"], few_rows: bool) -> Tensor:
+    def feed_forward(self, x: Float[Tensor, "r d_model"], few_rows: bool) -> Tensor:
         """Run the feed-forward block."""
         return self.w_2(self.activation(self.w_1(x, few_rows)), few_rows)
 

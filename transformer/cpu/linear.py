@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from transformer.cpu.operators import has_onednn, onednn_linear
 
@@ -34,6 +33,12 @@ def fast_linear(
     return onednn_linear(x, weight, bias)
 
 
+def refuse_second_derivative(name: str) -> None:
+    """Raise RuntimeError in a backward pass that is itself to be differentiated."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{name} has no second derivative: call backward without create_graph")
+
+
 class OneDNNLinear(torch.autograd.Function):
     """x Wᵀ + b, forward and backward by `fast_linear`; a second derivative raises an error."""
 
@@ -43,8 +48,8 @@ class OneDNNLinear(torch.autograd.Function):
         return fast_linear(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        refuse_second_derivative("OneDNNLinear")
         x, weight = ctx.saved_tensors
         rows = x.flatten(0, -2)
         grads = grad.flatten(0, -2)

@@ -27,7 +27,7 @@ def private(path: str) -> Any:
     return functools.reduce(getattr, path.split("."), torch)
 
 
-# --- products by oneDNN ----------------------------------------------------------------------------
+# --- products by oneDNN ------------------------------------------------------------------------
 
 
 def has_onednn(device: torch.device | str, dtype: torch.dtype = torch.float32) -> bool:
@@ -51,7 +51,7 @@ def onednn_weight(weight: Float[Tensor, "d_out d"]) -> Tensor:
     return private(REORDER)(weight)
 
 
-# --- products by FBGEMM ----------------------------------------------------------------------------
+# --- products by FBGEMM ------------------------------------------------------------------------
 
 
 def has_fp16_linear() -> bool:
@@ -70,7 +70,7 @@ def fp16_linear(x: Float[Tensor, "... d"], packed: Any) -> Float[Tensor, "... d_
     return private(FP16_LINEAR)(x, packed)
 
 
-# --- attention that is causal and hides padding ----------------------------------------------------
+# --- attention that is causal and hides padding ------------------------------------------------
 
 
 def causal_flash_attention(
@@ -90,7 +90,7 @@ def causal_flash_attention(
     return private(FLASH_ATTENTION)(q, k, v, 0.0, True, attn_mask=hidden)[0]
 
 
-# --- precision -------------------------------------------------------------------------------------
+# --- precision ---------------------------------------------------------------------------------
 
 
 def has_fast_bfloat16(device: torch.device | str) -> bool:
@@ -106,7 +106,7 @@ def has_fast_bfloat16(device: torch.device | str) -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and bool(supported)
 
 
-# --- probes ----------------------------------------------------------------------------------------
+# --- probes ------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -127,7 +127,9 @@ def wave(*shape: int) -> Tensor:
 
 def probe_onednn(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Multiply by a weight as it is and by a reordered one."""
-    x, weight, bias = wave(3, 8).to(dtype), wave(5, 8).to(dtype), wave(5)
+    x = wave(3, 8).to(dtype)
+    weight = wave(5, 8).to(dtype)
+    bias = wave(5)
     plain = onednn_linear(x, weight, bias.to(dtype))
     packed = onednn_linear(x, onednn_weight(weight), bias)
     want = F.linear(x.float(), weight.float(), bias)
@@ -136,7 +138,9 @@ def probe_onednn(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def probe_fp16_linear() -> tuple[Tensor, Tensor]:
     """Multiply rows by a weight in float16."""
-    x, weight, bias = wave(3, 8), wave(5, 8), wave(5)
+    x = wave(3, 8)
+    weight = wave(5, 8)
+    bias = wave(5)
     return fp16_linear(x, fp16_weight(weight, bias)), F.linear(x, weight, bias)
 
 

@@ -186,12 +186,14 @@ class Run:
 
     def progress_bar(self) -> tqdm:
         """Return a bar that fills with steps, or with seconds when there is a time limit."""
-        if math.isfinite(self.minutes):
-            total, unit = round(60 * self.minutes), "s"
-        else:
-            total, unit = self.trainer.config.steps, "step"
-        layout = "{desc} {percentage:3.0f}% {bar:20} {elapsed}<{remaining} {postfix}"
-        return tqdm(total=total, unit=unit, desc="training", bar_format=layout, mininterval=0.5)
+        timed = math.isfinite(self.minutes)
+        return tqdm(
+            total=round(60 * self.minutes) if timed else self.trainer.config.steps,
+            unit="s" if timed else "step",
+            desc="training",
+            bar_format="{desc} {percentage:3.0f}% {bar:20} {elapsed}<{remaining} {postfix}",
+            mininterval=0.5,
+        )
 
     def show(self, bar: tqdm) -> None:
         """Move the bar, and show the last validation loss."""
