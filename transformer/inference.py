@@ -376,8 +376,8 @@ def decode_position(
 
 
 # %% [markdown]
-# Every new token needs its own **position**. A decoder that is fed one token at a time and gives
-# each of them position 0 is a well-known mistake: it raises no error and translates badly.
+# Every new token needs its own **position**. A common mistake is to feed one token at a time and to
+# give each of them position 0: no error is raised, and the translations are bad.
 
 
 # %%
@@ -521,20 +521,15 @@ Finished = list[list[tuple[float, Tensor, Tensor]]]  # for each sentence: rank, 
 
 
 def collect(
-    finished: Finished,
-    sentences: Tensor,
-    ids: Tensor,
-    scores: Tensor,
-    ended: Tensor,
-    penalty: float,
+    found: Finished, sentences: Tensor, ids: Tensor, scores: Tensor, ended: Tensor, penalty: float
 ) -> None:
-    """Add the hypotheses that have `ended`, b n, to those of their sentences.
+    """Add to `found` the hypotheses of each sentence that have `ended`, b n.
 
     `ids`, b c t, begin with <s>; `scores`, b c, are log-probabilities; c is at least n.
     """
     for i, j in ended.nonzero().tolist():
         rank = scores[i, j].item() / (ids.shape[-1] - 1) ** penalty
-        finished[int(sentences[i])].append((rank, scores[i, j], ids[i, j, 1:]))
+        found[int(sentences[i])].append((rank, scores[i, j], ids[i, j, 1:]))
 
 
 def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
@@ -751,10 +746,11 @@ def beam_search(
 # %% [markdown]
 # ## From text to text
 #
-# A `Translator` adds what a search does not know about: the vocabulary, a limit on the length that
-# depends on the source, and groups of sentences of similar length, because padding costs as much as
-# words. The searching is done by an engine of `transformer.engines`: PyTorch by default, with the
-# faster decoder of chapter 16, or CTranslate2 or ONNX.
+# `Translator` (`transformer/translator.py`) does what is needed around a search: it encodes and
+# decodes text, limits the length of a translation by that of its source, and groups sentences of
+# similar length, because padding costs as much as words. The search itself is run by an engine of
+# `transformer/engines`: PyTorch by default, with the faster decoder of chapter 16, or CTranslate2,
+# or ONNX.
 
 # %% [markdown]
 # ## The look
@@ -787,7 +783,8 @@ def beam_search(
 
 # %% [markdown]
 # **Agreement** needs attention. *Red* and *tired* have four forms each, and a word elsewhere in the
-# sentence decides which one is right. Whether *it* becomes *la* or *lo* depends on the noun before:
+# sentence decides which one is right. Whether *it* becomes *la* or *lo* depends on the noun that it
+# stands for:
 
 # %% tags=["active-ipynb"]
 # show("the red house", "the red houses", "the girl is very tired", "the boys are very tired")
@@ -823,9 +820,9 @@ def beam_search(
 
 # %% [markdown]
 # For *gatto* the model attends to *cat*, for *sul* to *on*, for *tappeto* to *mat*. It has learned
-# this alignment from sentence pairs alone. For *un* the heads differ: some attend to *a*, which
-# asks for an article, others already to *cat*, which decides between *un* and *una*. (Trained on
-# another machine, the heads may divide the work differently.) Here is one head with its numbers:
+# this alignment from sentence pairs alone. For *un* the heads differ: some attend to *a*, the
+# article, others to *cat*, which decides between *un* and *una*. (Trained on another machine, the
+# heads may divide the work differently.) Here is one head with its numbers:
 
 # %% tags=["active-ipynb"]
 # plot_attention(weights[0], queries=rows, keys=columns, title="The first head")
@@ -834,7 +831,7 @@ def beam_search(
 # ### Side by side
 #
 # The model has never seen the test split. Translate 200 of its sentences with greedy search, with a
-# beam of five, and by sampling in four ways. Which share of the translations equals the reference?
+# beam of five, and by sampling in four ways. What share of the translations equals the reference?
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # from transformer.corpora import english_italian
@@ -897,7 +894,7 @@ def beam_search(
 # |---|---|---|
 # | beam of 4 (section 6.1) | 5 by default | the usual choice |
 # | length penalty $\alpha = 0.6$, by $((5 + t)/6)^\alpha$ (section 6.1; Wu et al. 2016) | $t^\alpha$ with $\alpha = 1$: the mean log-probability a token | simpler |
-# | output up to 50 tokens longer than the input (section 6.1) | twice the input, rounded up to 16 | captions are short |
+# | output up to 50 tokens longer than the input (section 6.1) | twice the input, whose length is rounded up to a multiple of 16 | captions are short |
 # | says nothing of a cache | keys and values kept | the same output for a fraction of the work |
 # | averages its last checkpoints (section 6.1) | averaged during training (chapter 11) | nothing is left to do here |
 

@@ -356,9 +356,9 @@ class Trainer:
         Raises FloatingPointError, before any weight is changed, if the loss is not finite.
         """
         config = self.config
-        self.steps += 1
+        step = self.steps + 1
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.steps, config.warmup, config.peak_lr)
+            group["lr"] = learning_rate(step, config.warmup, config.peak_lr)
         self.optimizer.zero_grad()
         n_tokens = sum(batch.n_tokens for batch in batches)
         total = 0.0
@@ -369,12 +369,11 @@ class Trainer:
             total += loss.item()
         if not math.isfinite(total):
             rows = sum(len(batch.src) for batch in batches)
-            raise FloatingPointError(
-                f"the loss of step {self.steps} is {total}, on a batch of {rows} pairs"
-            )
+            raise FloatingPointError(f"loss of step {step} is {total}, on a batch of {rows} pairs")
         if config.max_grad_norm < math.inf:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         self.optimizer.step()
+        self.steps = step
         self.update_ema()
         return total
 
@@ -578,19 +577,20 @@ def training_batches(
 def train(trainer: Trainer, pairs: Sequence[Pair], val_pairs: Sequence[Pair]) -> list[dict]:
     """Train until `config.steps` and return the learning curve, one row for each validation."""
     config = trainer.config
-    val_batches = [collate(group) for group in batches_by_length(val_pairs, config.max_tokens)]
+    device = trainer.model.bias.device
+    groups = batches_by_length(val_pairs, config.max_tokens)
+    val_batches = [collate(group).to(device) for group in groups]
     history = []
     losses = []
     for batches in training_batches(pairs, config, start=trainer.steps):
-        losses.append(trainer.step(*batches))
+        if trainer.steps >= config.steps:
+            break
+        losses.append(trainer.step(*(batch.to(device) for batch in batches)))
         if trainer.steps % config.validate_every == 0 or trainer.steps == config.steps:
-            val_loss = trainer.validate(val_batches)
-            history.append(
-                {"step": trainer.steps, "train_loss": mean(losses), "val_loss": val_loss}
-            )
+            row = {"train_loss": mean(losses), "val_loss": trainer.validate(val_batches)}
+            history.append({"step": trainer.steps} | row)
             losses.clear()
-        if trainer.steps == config.steps:
-            return history
+    return history
 
 
 # %% [markdown]
@@ -650,9 +650,8 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> dict:
     about = read_about(path)
     config = asdict(trainer.model.config)
     if about["config"] != config:
-        raise ValueError(
-            f"{path} belongs to another config: {about['config']}, the model has {config}"
-        )
+        found = about["config"]
+        raise ValueError(f"{path} belongs to another config: {found}, the model has {config}")
     tensors = read_tensors(path)
 
     def part(name: str) -> dict[str, Tensor]:
@@ -660,9 +659,10 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> dict:
         return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
 
     try:
+        adam = optimizer_state(trainer, part("optimizer"))
         trainer.model.load_state_dict(part("model"))
         trainer.ema_model.load_state_dict(part("ema_model"))
-        trainer.optimizer.load_state_dict(optimizer_state(trainer, part("optimizer")))
+        trainer.optimizer.load_state_dict(adam)
         restore_random_states(part("random"))
     except (KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
@@ -753,14 +753,15 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 #
 # This takes two minutes on two cores, so it is done once, by `transformer.recipes`: `fit` runs the
 # loop above, writes checkpoints, and keeps the model with the lowest validation loss.
-# `trained_translator` returns the folder with the result.
+# `trained_translator` returns the folder with the model, its tokenizer and the learning curve.
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
+# from pprint import pprint
+#
 # from transformer.recipes import ENGLISH_ITALIAN, trained_translator
 #
 # folder = trained_translator()
-# print(ENGLISH_ITALIAN)
-# sorted(path.name for path in folder.iterdir() if not path.name.startswith("checkpoint"))
+# pprint(ENGLISH_ITALIAN)
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_curves
