@@ -16,31 +16,48 @@ MALLOCS = ("default", "tuned")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the options."""
-    main = argparse.ArgumentParser(prog="python -m benchmarks", description="Time this library beside its peers.")
-    main.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute (default: cpu)")
-    for name, choices in (("sizes", SIZES), ("dtypes", DTYPES), ("work", WORKS), ("systems", SYSTEMS)):
-        choices = list(choices)
-        main.add_argument(
+    """Return the parser of the options."""
+    command = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Time this library beside its peers."
+    )
+    command.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="where to compute (default: cpu)"
+    )
+    parts = {"sizes": SIZES, "dtypes": DTYPES, "work": WORKS, "systems": SYSTEMS}
+    for name, choices in parts.items():
+        command.add_argument(
             f"--{name}",
             nargs="+",
-            choices=choices,
-            default=choices,
+            choices=list(choices),
+            default=list(choices),
             metavar=name.upper(),
             help=f"of {' '.join(choices)} (default: all)",
         )
-    main.add_argument("--malloc", nargs="+", choices=MALLOCS, help="of default tuned (default: both, on cuda default)")
-    main.add_argument(
-        "--rounds", type=int, help="samples of each system (default: 5; 3 for base, and with malloc default)"
+    command.add_argument(
+        "--malloc",
+        nargs="+",
+        choices=MALLOCS,
+        help="of default tuned (default: both, on cuda default)",
     )
-    main.add_argument("--out", type=Path, help="file of results (default: beside this program, by device)")
-    main.add_argument("--folder", help="folder with raw/ of Multi30k, instead of a download ($MULTI30K)")
-    main.add_argument("--quick", action="store_true", help="one short sample of everything, into a temporary file")
-    return main
+    command.add_argument(
+        "--rounds",
+        type=int,
+        help="samples of each system (default: 5; 3 for base, and with malloc default)",
+    )
+    command.add_argument(
+        "--out", type=Path, help="file of results (default: beside this program, by device)"
+    )
+    command.add_argument(
+        "--folder", help="folder with raw/ of Multi30k, instead of a download ($MULTI30K)"
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="one short sample of everything, into a temporary file"
+    )
+    return command
 
 
 def plan_of(options: argparse.Namespace, folder: Path) -> Plan:
-    """Return what the options say; `folder` is for what is gone after the run."""
+    """Return what the options ask for; `folder` holds what is removed after the run."""
     out = folder / "results.json" if options.quick else results.default_path(options.device)
     return Plan(
         device=options.device,
@@ -56,7 +73,10 @@ def plan_of(options: argparse.Namespace, folder: Path) -> Plan:
 
 
 def main() -> int:
-    """Measure what the options name and print it beside the aims; status 1 and one sentence without a corpus."""
+    """Measure what the options name, print it beside the aims, and return the exit status.
+
+    Without a corpus it prints one sentence and returns 1.
+    """
     options = parser().parse_args()
     mallocs = options.malloc or (MALLOCS if options.device == "cpu" else MALLOCS[:1])
     with tempfile.TemporaryDirectory() as folder:
@@ -70,8 +90,10 @@ def main() -> int:
         results.update(plan.out, machine=limits, versions=machine.versions())
         print(", ".join(f"{name} {value}" for name, value in limits.items()), flush=True)
         for malloc in mallocs:
-            beside = malloc == "default" and "tuned" in mallocs  # then three samples are enough
-            in_fresh_process(measure_all, replace(plan, rounds=plan.rounds or (3 if beside else None)), malloc)
+            # Only rows with the tuned allocator are compared, so three of the others are enough.
+            few = malloc == "default" and "tuned" in mallocs
+            rounds = plan.rounds or (3 if few else None)
+            in_fresh_process(measure_all, replace(plan, rounds=rounds), malloc)
         if "train" in plan.works and "default" in mallocs:
             measure_memory(plan)
         results.print_aims(results.read(plan.out))
@@ -79,13 +101,15 @@ def main() -> int:
 
 
 def measure_memory(plan: Plan) -> None:
-    """Add the peak memory of training steps to the rows that were measured with malloc as it is."""
+    """Add the peak memory of training steps to the rows measured with the default allocator."""
     for row in results.pick(results.read(plan.out)["rows"], work="train", malloc="default"):
-        wanted = row["size"] in plan.sizes and row["dtype"] in plan.dtypes and row["system"] in plan.systems
-        if wanted and available(row["system"]):
-            peak = memory.training_peak_mb(row["system"], row["size"], row["dtype"], plan.device, plan.data)
+        system, size, dtype = (row[name] for name in ("system", "size", "dtype"))
+        wanted = system in plan.systems and size in plan.sizes and dtype in plan.dtypes
+        if wanted and available(system):
+            peak = memory.training_peak_mb(system, size, dtype, plan.device, plan.data)
             results.update(plan.out, [row | {"peak_mb": round(peak, 1)}])
-            print(f"train {row['size']} {row['dtype']} {row['system']}: {peak:,.0f} MB beyond the weights", flush=True)
+            text = f"train {size} {dtype} {system}: {peak:,.0f} MB beyond the weights"
+            print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures and a table from the files of results: `python -m benchmarks.draw`."""
+"""Draw pictures and write tables from the files of results: `python -m benchmarks.draw`."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks import quality, results
 from benchmarks.adapters import SYSTEMS
 from benchmarks.work import SIZES, WORKS
-from transformer.model import write_safely
+from transformer.files import atomic_write
 from transformer.plotting import COLOURS, INK, MUTED, STYLE
 
 README = results.HERE.parent / "README.md"
@@ -22,7 +22,10 @@ TITLES = {
     "beam5": "beam search, 5",
     "one": "one sentence at a time",
 }
-OURS, PEERS, ENGINE = (COLOURS[0], "#a9c6f7"), ("#94a3b8", "#dbe2ea"), ("#c99a06", "#f1dda0")  # bf16 dark, fp32 light
+# The colours of bfloat16 and of float32.
+OURS = (COLOURS[0], "#a9c6f7")
+PEERS = ("#94a3b8", "#dbe2ea")
+ENGINE = ("#c99a06", "#f1dda0")
 LINES = {"ours": COLOURS[0], "torch.nn": COLOURS[1], "causal": COLOURS[0], "plain": COLOURS[1]}
 AXES = {
     "length": "length, one sentence",
@@ -34,7 +37,7 @@ AXES = {
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture that is the same file when it is drawn from the same numbers."""
+    """Write a picture; the same numbers give the same file."""
     with rc_context({"svg.hashsalt": "transformer"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     print(path.name)
@@ -47,14 +50,19 @@ def draw_results(rows: Sequence[dict], path: Path) -> None:
     sizes = [size for size in SIZES if any(group[0]["size"] == size for group in found)]
     heights = [len({row["system"] for row in rows if row["work"] == work}) + 1 for work in works]
     with rc_context(STYLE):
-        figure = Figure(figsize=(2.6 * len(sizes) + 1.2, 0.36 * sum(heights) + 0.4), layout="constrained")
+        figure = Figure(
+            figsize=(2.6 * len(sizes) + 1.2, 0.36 * sum(heights) + 0.4), layout="constrained"
+        )
         panels = figure.subplots(len(works), len(sizes), squeeze=False, height_ratios=heights)
         for line, work in zip(panels, works):
             for axes, size in zip(line, sizes):
-                draw_bars(axes, [row for group in found for row in results.pick(group, work=work, size=size)])
+                panel = [results.pick(group, work=work, size=size) for group in found]
+                draw_bars(axes, [row for group in panel for row in group])
                 axes.set_title(f"{TITLES[work]}, {size}", color=INK, loc="left")
                 axes.tick_params(labelleft=axes is line[0])
-        figure.supxlabel("tokens a second · dark: bfloat16 · light: float32", fontsize=9, color=MUTED)
+        figure.supxlabel(
+            "tokens a second · dark: bfloat16 · light: float32", fontsize=9, color=MUTED
+        )
         save(figure, path)
 
 
@@ -63,11 +71,13 @@ def draw_bars(axes: Axes, rows: Sequence[dict]) -> None:
     names = [name for name in SYSTEMS if results.pick(rows, system=name)]
     for y, name in enumerate(names):
         own = results.pick(rows, system=name)
-        dark, light = OURS if name == "ours" else ENGINE if name.startswith("ctranslate2") else PEERS
+        engine = name.startswith("ctranslate2")
+        dark, light = OURS if name == "ours" else ENGINE if engine else PEERS
         for i, row in enumerate(own):
+            speed = row["tokens_per_s"]
             at = y + 0.4 * (i - (len(own) - 1) / 2)
-            axes.barh(at, row["tokens_per_s"], 0.36, color=dark if row["dtype"] == "bf16" else light)
-            axes.text(row["tokens_per_s"], at, f" {row['tokens_per_s']:,.0f}", va="center", fontsize=7, color=INK)
+            axes.barh(at, speed, 0.36, color=dark if row["dtype"] == "bf16" else light)
+            axes.text(speed, at, f" {speed:,.0f}", va="center", fontsize=7, color=INK)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.margins(x=0.25)
@@ -79,7 +89,10 @@ def draw_bars(axes: Axes, rows: Sequence[dict]) -> None:
 
 
 def draw_curves(curves: dict, path: Path) -> None:
-    """Draw time above and peak memory below against what grows, on logarithmic scales, with theory beside them."""
+    """Draw time (above) and peak memory (below) against what grows, and theory beside them.
+
+    All scales are logarithmic.
+    """
     axes_drawn = [axis for axis in AXES if any(point["axis"] == axis for point in curves["points"])]
     with rc_context(STYLE):
         figure = Figure(figsize=(2.9 * len(axes_drawn), 5.2), layout="constrained")
@@ -104,7 +117,9 @@ def draw_lines(axes: Axes, points: Sequence[dict], what: str) -> None:
     for name in dict.fromkeys(point["system"] for point in points):
         own = [point for point in points if point["system"] == name]
         colour = LINES.get(name) or next(others)
-        axes.plot([p["x"] for p in own], [p[what] for p in own], "o-", markersize=3, label=name, color=colour)
+        x = [point["x"] for point in own]
+        y = [point[what] for point in own]
+        axes.plot(x, y, "o-", markersize=3, label=name, color=colour)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     ticks = sorted({point["x"] for point in points})
@@ -115,42 +130,51 @@ def draw_lines(axes: Axes, points: Sequence[dict], what: str) -> None:
 
 
 def draw_theory(upper: Axes, lower: Axes, axis: str, points: Sequence[dict], gflops: float) -> None:
-    """Draw what the arithmetic takes at the speed of the machine's matrix products, and what attention must keep."""
+    """Draw the time of the arithmetic at the machine's limit, and the memory of attention."""
     style = dict(color=MUTED, linestyle="--", linewidth=1, zorder=1)
     work = dict(sorted({point["x"]: point["multiply_adds"] for point in points}.items()))
     name = "n² d, at the limit" if axis == "attention" else "multiply-adds at the limit"
     upper.plot(work.keys(), [2e-9 * n / gflops for n in work.values()], label=name, **style)
     if axis == "attention":
-        heads, d = 8, 512
-        lower.plot(work.keys(), [4 * heads * n * n / 2**20 for n in work], label="h n²: the weights", **style)
+        heads = 8
+        d = 512
+        weights = [4 * heads * n * n / 2**20 for n in work]
+        in_and_out = [4 * 8 * n * d / 2**20 for n in work]
+        lower.plot(work.keys(), weights, label="h n²: the weights", **style)
         style["linestyle"] = ":"
-        lower.plot(work.keys(), [4 * 8 * n * d / 2**20 for n in work], label="8 n d: in and out", **style)
+        lower.plot(work.keys(), in_and_out, label="8 n d: in and out", **style)
 
 
 def markdown(rows: Sequence[dict]) -> str:
-    """Return tokens a second of every system, and how many times faster ours is than the fastest peer in PyTorch."""
+    """Return a table of tokens a second, and of our ratio to the fastest peer in PyTorch."""
     names = [name for name in SYSTEMS if results.pick(rows, system=name)]
-    lines = [f"| tokens/s | {' | '.join(names)} | ours ÷ fastest peer |", "|---" * (len(names) + 2) + "|"]
+    lines = [
+        f"| tokens/s | {' | '.join(names)} | ours ÷ fastest peer |",
+        "|---" * (len(names) + 2) + "|",
+    ]
     for group in results.groups(list(rows)):
-        first, systems = group[0], results.by_system(group)
-        speeds = [f"{systems[name]['tokens_per_s']:,.0f}" if name in systems else "" for name in names]
+        systems = results.by_system(group)
+        title = f"{TITLES[group[0]['work']]}, {group[0]['size']}, {group[0]['dtype']}"
+        speeds = [
+            f"{systems[name]['tokens_per_s']:,.0f}" if name in systems else "" for name in names
+        ]
         value = results.ratio(group, "fastest peer")
         share = f"**{value[0]:.2f}**" if value else ""
-        lines.append(f"| {TITLES[first['work']]}, {first['size']}, {first['dtype']} | {' | '.join(speeds)} | {share} |")
+        lines.append(f"| {title} | {' | '.join(speeds)} | {share} |")
     return "\n".join(lines)
 
 
 def put_into(path: Path, text: str, name: str = "benchmarks") -> None:
-    """Put a table between its markers, when the file has them."""
+    """Write a table between its markers, if the file has them."""
     before, begin, rest = path.read_text(encoding="utf-8").partition(f"<!-- {name} -->")
     _, end, after = rest.partition(f"<!-- /{name} -->")
     if end:
-        write_safely(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
+        atomic_write(path, f"{before}{begin}\n\n{text}\n\n{end}{after}".encode())
         print(f"the table in {path.name}")
 
 
 def main(folder: Path = results.HERE, readme: Path = README) -> int:
-    """Draw what there is."""
+    """Draw all files of results that exist."""
     for path in sorted(folder.glob("results*.json")):
         found = results.read(path)
         draw_results(found["rows"], path.with_suffix(".svg"))
@@ -159,7 +183,8 @@ def main(folder: Path = results.HERE, readme: Path = README) -> int:
     for path in sorted(folder.glob("curves*.json")):
         draw_curves(json.loads(path.read_text()), path.with_suffix(".svg"))
     if (path := folder / "quality.json").is_file():
-        put_into(folder / "README.md", quality.markdown(json.loads(path.read_text())["rows"]), "quality")
+        table = quality.markdown(json.loads(path.read_text())["rows"])
+        put_into(folder / "README.md", table, "quality")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One process of the benchmark: every group of systems that does the same work, checked, and then timed in turns."""
+"""One process of the benchmark: systems that do the same work are checked, then timed in turns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from benchmarks.work import (
     training_multiply_adds,
 )
 from transformer import Transformer
-from transformer.fast import tune_allocator
+from transformer.cpu.process import tune_allocator
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, and where to put it."""
+    """What to measure, and where to write it."""
 
     device: str
     sizes: Sequence[str]
@@ -38,7 +38,7 @@ class Plan:
     data: Path
 
     def size(self, name: str) -> Size:
-        """Return a size, with less work to do when it should be quick."""
+        """Return a size; with `quick` it has less work to do."""
         size = SIZES[name]
         if self.quick:
             size = replace(size, batches=1, greedy=64, beam5=8, one=3)
@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work, ready to be given to systems."""
+    """One piece of work with its inputs."""
 
     setting: Setting
     inputs: Sequence[Any]
@@ -56,36 +56,40 @@ class Job:
 
     @classmethod
     def of(cls, work: str, size: Size, dtype: str, device: str, data: Data) -> "Job":
-        """Prepare the inputs on the device and count what is to be done."""
+        """Prepare the inputs on the device, and count tokens and multiply-adds."""
         setting = Setting(work, size, dtype, device, data)
         if work == "train":
             batches = data.training(size.batches)
             arithmetic = training_multiply_adds(size, batches)
-            return cls(setting, [batch.to(device) for batch in batches], target_tokens(batches), arithmetic)
-        sources = data.decoding(work, size)
+            return cls(
+                setting, [batch.to(device) for batch in batches], target_tokens(batches), arithmetic
+            )
+        sources = data.sources_of(work, size)
         arithmetic = decoding_multiply_adds(size, sources, BEAM_SIZE if work == "beam5" else 1)
-        return cls(setting, [src.to(device) for src in sources], STEPS * sum(map(len, sources)), arithmetic)
+        return cls(
+            setting, [src.to(device) for src in sources], STEPS * sum(map(len, sources)), arithmetic
+        )
 
     def check(self, system: System) -> None:
-        """Raise AssertionError when the system does something else than its work."""
+        """Raise AssertionError if the output of the system is wrong."""
         if self.setting.work == "train":
             checks.check_training(system, self.inputs)
         else:
             checks.check_decoding(system, self.setting.work, self.inputs, self.setting.dtype)
 
     def run(self, system: System) -> Callable[[], Any]:
-        """Return one pass of the system over the work."""
+        """Return a function that makes one pass of the system over the work."""
         if self.setting.work == "train":
             return lambda: [system.train_step(batch) for batch in self.inputs]
         if self.setting.work == "beam5":
             return lambda: system.beam(self.inputs, STEPS, BEAM_SIZE)
-        if self.setting.work == "one":  # a sentence comes when the one before is done: nothing to spread over workers
+        if self.setting.work == "one":  # each sentence waits for the one before
             return lambda: [system.greedy([src], STEPS) for src in self.inputs]
         return lambda: system.greedy(self.inputs, STEPS)
 
 
 def measure_all(plan: Plan, malloc: str) -> None:
-    """Measure every group of the plan in this process, and write each as soon as it is known."""
+    """Measure every group of the plan in this process, and write each as soon as it is measured."""
     if malloc == "tuned" and not tune_allocator():
         print("the allocator of this system cannot be tuned: no rows with malloc tuned")
         return
@@ -97,17 +101,26 @@ def measure_all(plan: Plan, malloc: str) -> None:
 
 
 def measure_group(plan: Plan, job: Job, malloc: str) -> None:
-    """Time the systems that can do a job, in turns, and put their rows into the results."""
+    """Time the systems that can do a job, in turns, and write their rows into the results."""
     setting = job.setting
     group = dict(work=setting.work, size=setting.size.name, dtype=setting.dtype, malloc=malloc)
-    tried = [name for name in plan.systems if (adapter := available(name)) and can(adapter, setting)]
+    tried = [
+        name for name in plan.systems if (adapter := available(name)) and can(adapter, setting)
+    ]
     systems = {name: system for name in tried if (system := checked(name, job))}
-    tasks = {name: Task(job.run(system), rounds(system, setting)) for name, system in systems.items()}
+    tasks = {
+        name: Task(job.run(system), rounds(system, setting)) for name, system in systems.items()
+    }
     timed = interleave(tasks, plan.device, patience=0.0 if plan.quick else 20.0)
-    run, limits = datetime.now(timezone.utc).isoformat(timespec="seconds"), results.read(plan.out)["machine"]
-    rows = [group | row_of(job, systems[name], timed[name], limits) | {"run": run} for name in systems]
+    run = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    limits = results.read(plan.out)["machine"]
+    rows = [
+        group | row_of(job, systems[name], timed[name], limits) | {"run": run} for name in systems
+    ]
     results.update(plan.out, rows, [results.key(group | {"system": name}) for name in tried])
-    results.print_group(f"{setting.work} {setting.size.name} {setting.dtype}, malloc {malloc}", rows)
+    results.print_group(
+        f"{setting.work} {setting.size.name} {setting.dtype}, malloc {malloc}", rows
+    )
 
 
 def can(adapter: type[System], setting: Setting) -> bool:
@@ -121,7 +134,7 @@ def rounds(system: System, setting: Setting) -> int:
 
 
 def checked(name: str, job: Job) -> System | None:
-    """Build a system and return it when its output is right; otherwise say why it is left out."""
+    """Build a system and return it if its output is right; otherwise print why it is left out."""
     try:
         system = find(name)(job.setting)
         ours = sum(p.numel() for p in Transformer(job.setting.size.config()).parameters())
@@ -134,7 +147,7 @@ def checked(name: str, job: Job) -> System | None:
 
 
 def row_of(job: Job, system: System, samples: Samples, limits: dict) -> dict:
-    """Return what was measured of a system."""
+    """Return the row of results of a system."""
     seconds, spread = results.median_and_spread(samples.kept)
     limit = limits.get(f"matmul_{job.setting.dtype}_gflops") if "int8" not in system.name else None
     return {
@@ -153,7 +166,7 @@ MISSING: set[str] = set()
 
 
 def available(name: str) -> type[System] | None:
-    """Return the adapter of a system, or say once that it is not installed."""
+    """Return the adapter of a system, or print once that it is not installed."""
     try:
         return find(name)
     except ImportError as error:

@@ -1,8 +1,9 @@
-"""Training as a newcomer meets it: each library with its own defaults, each time in a fresh process.
+"""Training as a newcomer meets it: each library with its own defaults, in fresh processes.
 
-Ours is what `python -m transformer train --corpus multi30k` does. The other is the loop of a tutorial around
-`torch.nn.Transformer`: dropout where that class has it, float32, Adam as it comes, the logits of all places at once.
-Model size, tied table and batches by length are the same for both, which flatters the tutorial.
+Ours is what `python -m transformer train --corpus multi30k` does. The other is a tutorial's loop
+around `torch.nn.Transformer`: dropout where that class has it, float32, Adam with its defaults, and
+the logits of all tokens at once. Both have the same model size, a tied table and batches by length;
+tutorials have neither of the last two.
 """
 
 import argparse
@@ -21,29 +22,34 @@ from benchmarks.adapters.torch_nn import Seq2Seq
 from benchmarks.timing import MOST_OTHERS, in_fresh_process, measure
 from benchmarks.work import SIZES, SMOOTHING, VOCABULARY, Data, prepare, target_tokens
 from transformer import Config, Transformer
-from transformer.__main__ import CAPTIONS
+from transformer.cpu.process import tune_allocator
 from transformer.data import PAD, Batch
-from transformer.fast import tune_allocator
-from transformer.training import Trainer
+from transformer.recipes import MULTI30K, fast_trainer
 
 PASSES = 3
-IMPORT = "import time, torch; start = time.perf_counter(); import transformer; print(time.perf_counter() - start)"
+IMPORT = """
+import time, torch
+start = time.perf_counter()
+import transformer
+print(time.perf_counter() - start)
+"""
 
 
 def ours() -> Callable[[Batch], object]:
-    """Return a step as the command line takes it."""
+    """Return a training step of the command line."""
     tune_allocator()
-    return Trainer(Transformer(Config.tiny(VOCABULARY)), CAPTIONS).step
+    return fast_trainer(Transformer(Config.tiny(VOCABULARY)), MULTI30K.training).step
 
 
 def tutorial() -> Callable[[Batch], object]:
-    """Return a step as tutorials write it."""
+    """Return a training step as tutorials write it."""
     model = Seq2Seq(SIZES["tiny"], inner_dropout=True).train()
     loss_fn = nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=SMOOTHING)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9)
 
     def step(batch: Batch) -> float:
-        tgt, t = batch.decoder_input, batch.decoder_input.shape[1]
+        tgt = batch.decoder_input
+        t = tgt.shape[1]
         states = model.stacks(
             model.embed(batch.src),
             model.embed(tgt),
@@ -66,11 +72,15 @@ FIRST_STEPS = {"ours": ours, "torch.nn": tutorial}
 
 
 def train(name: str, folder: Path) -> tuple[float, float]:
-    """Return target tokens a second of a system in this process, and the share of the machine that others used."""
+    """Train, and return target tokens a second and the share of the machine that others used."""
     torch.manual_seed(0)
-    batches, step = Data(folder).training(SIZES["tiny"].batches), FIRST_STEPS[name]()
+    batches = Data(folder).training(SIZES["tiny"].batches)
+    step = FIRST_STEPS[name]()
     threads = torch.get_num_threads()
-    samples = [measure(lambda: [step(batch) for batch in batches], "cpu", threads) for _ in range(1 + PASSES)][1:]
+    samples = [
+        measure(lambda: [step(batch) for batch in batches], "cpu", threads)
+        for _ in range(1 + PASSES)
+    ][1:]
     seconds, others = zip(*samples)
     return target_tokens(batches) / statistics.median(seconds), statistics.median(others)
 
@@ -82,31 +92,42 @@ def import_seconds() -> float:
 
 
 def compare(rounds: int, folder: Path) -> dict:
-    """Time both in turns; disturbed processes count only where there are no others."""
+    """Time both in turns; disturbed processes count only if there are no others."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in FIRST_STEPS}
     for _ in range(rounds):
         for name, samples in found.items():
             samples.append(in_fresh_process(train, name, folder))
             print(f"{name:9} {samples[-1][0]:8,.0f} tokens/s", flush=True)
     speeds = {
-        name: [speed for speed, other in samples if other <= MOST_OTHERS] or [speed for speed, _ in samples]
+        name: [speed for speed, other in samples if other <= MOST_OTHERS]
+        or [speed for speed, _ in samples]
         for name, samples in found.items()
     }
     middle = {name: statistics.median(speed) for name, speed in speeds.items()}
     return {
         "tokens_per_s": {name: [round(speed, 1) for speed in speeds[name]] for name in speeds},
-        "clean": {name: sum(other <= MOST_OTHERS for _, other in samples) for name, samples in found.items()},
+        "clean": {
+            name: sum(other <= MOST_OTHERS for _, other in samples)
+            for name, samples in found.items()
+        },
         "ratio": round(middle["ours"] / middle["torch.nn"], 3),
         "import_seconds": round(import_seconds(), 3),
     }
 
 
 def main() -> int:
-    """Compare, and put the result into the file of results; without a corpus, end in one sentence and status 1."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.newcomer", description=__doc__.splitlines()[0])
+    """Compare, and write the result into the file of results.
+
+    Without a corpus it prints one sentence and returns 1.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.newcomer", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=int, default=5, help="processes for each (default: 5)")
     parser.add_argument("--out", type=Path, default=results.default_path(), help="file of results")
-    parser.add_argument("--folder", help="folder with raw/ of Multi30k, instead of a download ($MULTI30K)")
+    parser.add_argument(
+        "--folder", help="folder with raw/ of Multi30k, instead of a download ($MULTI30K)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -116,7 +137,8 @@ def main() -> int:
             return 1
         found = compare(options.rounds, Path(folder))
     results.update(options.out, newcomer=found, versions=machine.versions())
-    print(f"{found['ratio']:.2f} × as fast; import transformer: {found['import_seconds']:.3f} s beyond torch")
+    seconds = found["import_seconds"]
+    print(f"{found['ratio']:.2f} × as fast; import transformer: {seconds:.3f} s beyond torch")
     return 0
 
 

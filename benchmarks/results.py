@@ -1,4 +1,4 @@
-"""The file of results: rows that a later run replaces one by one, and what they say side by side."""
+"""The file of results: its rows, which later runs replace, and their comparison with the aims."""
 
 import json
 import statistics
@@ -8,18 +8,22 @@ from pathlib import Path
 
 from benchmarks.adapters import SYSTEMS
 from benchmarks.work import DTYPES, SIZES, WORKS
-from transformer.model import write_safely
+from transformer.files import atomic_write
 
 HERE = Path(__file__).parent
 KEY = ("work", "size", "dtype", "malloc", "system")
 ORDER = dict(zip(KEY, (WORKS, [*SIZES], DTYPES, ("default", "tuned"), [*SYSTEMS])))
-PEERS = ("torch.nn", "x-transformers", "hf-marian")  # in PyTorch, like ours: "the fastest peer" is one of these
+PEERS = (
+    "torch.nn",
+    "x-transformers",
+    "hf-marian",
+)  # in PyTorch, like ours: "the fastest peer" is one of these
 
 Row = dict
 
 
 def default_path(device: str = "cpu", name: str = "results") -> Path:
-    """Return where results of a device are kept."""
+    """Return the path of the results of a device."""
     return HERE / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
 
 
@@ -31,23 +35,26 @@ def read(path: Path) -> dict:
 
 
 def update(path: Path, rows: Iterable[Row] = (), gone: Iterable[tuple] = (), **parts) -> None:
-    """Put rows and parts into the file, in the place of those they repeat, and take out the rows named `gone`."""
+    """Write rows and parts into the file.
+
+    They replace rows of the same measurement; rows whose key is in `gone` are removed.
+    """
     results = read(path)
     table = {key(row): row for row in results["rows"] if key(row) not in set(gone)}
     table |= {key(row): row for row in rows}
-    results |= parts | {"rows": sorted(table.values(), key=place)}
+    results |= parts | {"rows": sorted(table.values(), key=rank)}
     lines = json.dumps(results | {"rows": []}, indent=1).rsplit("[]", 1)
     rows_text = ",\n".join(f"  {json.dumps(row)}" for row in results["rows"])
-    write_safely(path, f"{lines[0]}[\n{rows_text}\n ]{lines[1]}\n".encode())
+    atomic_write(path, f"{lines[0]}[\n{rows_text}\n ]{lines[1]}\n".encode())
 
 
 def key(row: Row) -> tuple:
-    """Return what makes a row the same measurement as another."""
+    """Return the fields that two rows of the same measurement share."""
     return tuple(row[name] for name in KEY)
 
 
-def place(row: Row) -> list[int]:
-    """Return where a row belongs in the table."""
+def rank(row: Row) -> list[int]:
+    """Return what sorts rows into the order of the table."""
     return [ORDER[name].index(row[name]) for name in KEY]
 
 
@@ -57,7 +64,7 @@ def pick(rows: Iterable[Row], **wanted) -> list[Row]:
 
 
 def groups(rows: list[Row]) -> Iterator[list[Row]]:
-    """Yield the rows of each piece of work, in one malloc setting: tuned, when that was measured."""
+    """Yield the rows of each piece of work, with one allocator: tuned if that was measured."""
     for work in WORKS:
         for size in SIZES:
             for dtype in DTYPES:
@@ -77,9 +84,13 @@ def fastest(rows: Iterable[Row]) -> Row | None:
 
 
 def ratio(rows: list[Row], against: str, what: str = "tokens_per_s") -> tuple[float, str] | None:
-    """Return ours divided by another system, and what speaks against the comparison; None when one is missing."""
+    """Return ours divided by another system, and a note if the comparison is doubtful.
+
+    It is None if one of the two was not measured.
+    """
     systems = by_system(rows)
-    ours, other = systems.get("ours"), fastest(rows) if against == "fastest peer" else systems.get(against)
+    ours = systems.get("ours")
+    other = fastest(rows) if against == "fastest peer" else systems.get(against)
     if not ours or not other or not ours[what] or not other[what]:
         return None
     apart = "not from one run" if ours["run"] != other["run"] else ""
@@ -89,7 +100,7 @@ def ratio(rows: list[Row], against: str, what: str = "tokens_per_s") -> tuple[fl
 
 @dataclass(frozen=True)
 class Aim:
-    """What a ratio of ours to another system should be."""
+    """The least ratio of our speed to that of another system."""
 
     work: str
     sizes: tuple[str, ...]
@@ -111,11 +122,17 @@ AIMS = (
     Aim("one", ("base",), DTYPES, "hf-marian", 1.5),
     Aim("greedy", ("tiny",), ("fp32",), "ctranslate2-fp32", 0.6),
 )
-MOST_MEMORY, LEAST_NEWCOMER, MOST_IMPORT = 0.6, 2.5, 0.15
+MOST_MEMORY = 0.6
+LEAST_NEWCOMER = 2.5
+MOST_IMPORT = 0.15
 
 
-def compared(results: dict) -> Iterator[tuple[str, float, str, bool, str]]:
-    """Yield what is compared, the value, the aim in words, whether it is met, and what speaks against it."""
+Comparison = tuple[str, float, str, bool, str]
+"""What is compared, the value, the aim, whether it is met, and a note if this is doubtful."""
+
+
+def compared(results: dict) -> Iterator[Comparison]:
+    """Yield every comparison that was measured."""
     rows = results["rows"]
     for aim in AIMS:
         for size in aim.sizes:
@@ -123,45 +140,51 @@ def compared(results: dict) -> Iterator[tuple[str, float, str, bool, str]]:
                 found = pick(rows, work=aim.work, size=size, dtype=dtype)
                 name = f"{aim.work} {size} {dtype}, speed ÷ {aim.against}"
                 if value := ratio(pick(found, malloc="tuned") or found, aim.against):
-                    yield name, value[0], f"≥ {aim.least}", value[0] >= aim.least, value[1]
+                    yield at_least(name, value[0], aim.least, value[1])
     for dtype in DTYPES:
         found = pick(rows, work="train", size="tiny", dtype=dtype, malloc="default")
         if value := ratio(found, "torch.nn", "peak_mb"):
-            yield (
-                f"train tiny {dtype}, peak memory ÷ torch.nn",
-                value[0],
-                f"≤ {MOST_MEMORY}",
-                value[0] <= MOST_MEMORY,
-                "",
-            )
+            yield at_most(f"train tiny {dtype}, peak memory ÷ torch.nn", value[0], MOST_MEMORY)
     if newcomer := results.get("newcomer"):
-        value, note = newcomer["ratio"], "" if all(newcomer["clean"].values()) else "disturbed"
-        yield "train tiny, as a newcomer, speed ÷ torch.nn", value, f"≥ {LEAST_NEWCOMER}", value >= LEAST_NEWCOMER, note
-        value = newcomer["import_seconds"]
-        yield "seconds to import, beyond torch", value, f"≤ {MOST_IMPORT}", value <= MOST_IMPORT, ""
+        note = "" if all(newcomer["clean"].values()) else "disturbed"
+        name = "train tiny, as a newcomer, speed ÷ torch.nn"
+        yield at_least(name, newcomer["ratio"], LEAST_NEWCOMER, note)
+        yield at_most("seconds to import, beyond torch", newcomer["import_seconds"], MOST_IMPORT)
+
+
+def at_least(name: str, value: float, aim: float, note: str = "") -> Comparison:
+    """Return a comparison whose value should be at least the aim."""
+    return name, value, f"≥ {aim}", value >= aim, note
+
+
+def at_most(name: str, value: float, aim: float) -> Comparison:
+    """Return a comparison whose value should be at most the aim."""
+    return name, value, f"≤ {aim}", value <= aim, ""
 
 
 def print_aims(results: dict) -> None:
-    """Print every ratio that was measured beside its aim."""
+    """Print every comparison beside its aim."""
     for name, value, aim, met, note in compared(results):
-        print(f"{name:52} {value:7.2f}   {aim:7} {'met' if met else 'missed'}{note and f'  ({note})'}")
+        verdict = "met" if met else "missed"
+        print(f"{name:52} {value:7.2f}   {aim:7} {verdict}{note and f'  ({note})'}")
 
 
 def print_group(title: str, rows: list[Row]) -> None:
     """Print the systems of one piece of work, fastest first."""
     print(title)
-    systems, best = by_system(rows), fastest(rows)
+    others = {"ours": by_system(rows).get("ours"), "fastest peer": fastest(rows)}
     for row in sorted(rows, key=lambda row: -row["tokens_per_s"]):
-        speed = row["tokens_per_s"]
-        versus = [
-            f"{speed / other['tokens_per_s']:6.2f} × {name}"
-            for name, other in (("ours", systems.get("ours")), ("fastest peer", best))
+        speed = f"{row['tokens_per_s']:10,.0f} tokens/s"
+        ratios = [
+            f"{row['tokens_per_s'] / other['tokens_per_s']:6.2f} × {name}"
+            for name, other in others.items()
             if other
         ]
         share = f"{row['share_of_limit']:4.0%} of the limit" if row["share_of_limit"] else ""
         low, high = row["spread"]
         note = "" if row["clean"] else "  DISTURBED"
-        print(f"  {row['system']:17} {speed:10,.0f} tokens/s {' '.join(versus)}   {low:.2f}-{high:.2f}   {share}{note}")
+        parts = f"{' '.join(ratios)}   {low:.2f}-{high:.2f}   {share}{note}"
+        print(f"  {row['system']:17} {speed} {parts}")
 
 
 def median_and_spread(seconds: list[float]) -> tuple[float, list[float]]:

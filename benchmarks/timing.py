@@ -1,13 +1,14 @@
-"""Clocks for a machine that others may use: systems take turns, and what others disturbed is put aside."""
+"""Timing on a shared machine: systems take turns, and disturbed samples are put aside."""
 
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import torch
@@ -18,38 +19,42 @@ SHORTEST = 0.5  # seconds of a sample: the kernel counts in hundredths
 
 @dataclass
 class Samples:
-    """Seconds of one pass over the work, and the share of the machine that others used meanwhile, sample by sample."""
+    """For each sample, seconds of one pass and the share of the machine that others used."""
 
     seconds: list[float] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
 
     @property
     def clean(self) -> list[float]:
-        """Return the samples that nobody disturbed."""
+        """Return the samples that no other process disturbed."""
         return [s for s, other in zip(self.seconds, self.others) if other <= MOST_OTHERS]
 
     @property
     def kept(self) -> list[float]:
-        """Return the clean samples; when there is none, the one that was disturbed least."""
+        """Return the clean samples, or the one that was disturbed least if there is none."""
         return self.clean or [min(zip(self.others, self.seconds))[1]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something to time: a pass over the work, and how many samples of it are wanted."""
+    """A pass over the work, and how many samples of it are wanted."""
 
     run: Callable[[], Any]
     rounds: int
 
 
-def interleave(tasks: Mapping[str, Task], device: str = "cpu", patience: float = 20.0) -> dict[str, Samples]:
-    """Time A, B, C, A, B, C, … until each task has its clean samples, or more than `patience` seconds were disturbed.
+def interleave(
+    tasks: Mapping[str, Task], device: str = "cpu", patience: float = 20.0
+) -> dict[str, Samples]:
+    """Time the tasks in turns, A, B, C, A, B, C, …, until each has its clean samples.
 
-    All begin with the number of threads that PyTorch has now, whatever the one before has set. Tasks that are shorter
-    than a sample are repeated. Each is run once beforehand, when all are there: building one may take the memory in
-    which another was warm.
+    It ends earlier if more than `patience` seconds were disturbed. Every task starts with the
+    number of threads that PyTorch has now, whatever the one before has set. A task shorter than a
+    sample is repeated. Each is run once before the clock starts, after all have been built, because
+    building one may evict another from the caches.
     """
-    threads, samples = torch.get_num_threads(), {name: Samples() for name in tasks}
+    threads = torch.get_num_threads()
+    samples = {name: Samples() for name in tasks}
     repeats: dict[str, int] = {}
     for task in tasks.values():
         measure(task.run, device, threads)
@@ -74,12 +79,16 @@ def interleave(tasks: Mapping[str, Task], device: str = "cpu", patience: float =
     return samples
 
 
-def measure(run: Callable[[], Any], device: str, threads: int, repeats: int = 1) -> tuple[float, float]:
-    """Return the seconds of one run and the share of the machine that other processes used meanwhile."""
+def measure(
+    run: Callable[[], Any], device: str, threads: int, repeats: int = 1
+) -> tuple[float, float]:
+    """Return the seconds of one run and the share of the machine that other processes used."""
     torch.set_num_threads(threads)
     gc.collect()
     synchronize(device)
-    busy, own, start = busy_seconds(), time.process_time(), time.perf_counter()
+    busy = busy_seconds()
+    own = time.process_time()
+    start = time.perf_counter()
     for _ in range(repeats):
         run()
     synchronize(device)
@@ -90,7 +99,10 @@ def measure(run: Callable[[], Any], device: str, threads: int, repeats: int = 1)
 
 
 def busy_seconds() -> float:
-    """Return for how long the cores of this machine have worked for anybody, in seconds; 0 where nobody counts it."""
+    """Return the seconds that the cores of this machine have worked for all processes.
+
+    It is 0 where the system does not count them.
+    """
     if sys.platform != "linux":
         return 0.0
     with open("/proc/stat") as file:
@@ -99,18 +111,28 @@ def busy_seconds() -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its work."""
     if device != "cpu":
         torch.accelerator.synchronize()
 
 
 def fastest_of(run: Callable[[], Any], times: int = 5, device: str = "cpu") -> float:
-    """Return the seconds of the fastest run, after one to warm up: what is possible."""
+    """Return the seconds of the fastest run, after one to warm up."""
     threads = torch.get_num_threads()
     return min([measure(run, device, threads)[0] for _ in range(times + 1)][1:])
 
 
 def in_fresh_process(function: Callable, *arguments: Any) -> Any:
-    """Return what a function returns in a process of its own, which has imported and allocated nothing yet."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """Return what a function returns in a fresh process, which ends when this one is killed."""
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as its parent has ended, for whatever reason."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -18,6 +18,7 @@ LIT = {
     11: {"loss"},
     12: {"loop"},
     15: {"multi_head", "output"},
+    16: {"decoder", "decoder_step", "loop"},
 }
 CAPTIONS = {
     0: "the Transformer",
@@ -33,12 +34,17 @@ CAPTIONS = {
     10: "text to ids",
     11: "the loss",
     12: "one token at a time",
-    15: "what becomes faster",
+    15: "attention and the output layer",
+    16: "the decoder and its loop",
 }
 SLEEP = "#c3ccd8"
-LEFT, RIGHT, WIDTH = 98, 330, 164  # the encoder's and the decoder's column
-FIRST, BOTTOM = 316, 466  # where the first sublayers and the tokens are
-PITCH_FFN, PITCH_ATTENTION = 73, 93  # a sublayer with its norm and the arrow to the next
+LEFT = 98  # the encoder's column
+RIGHT = 330  # the decoder's column
+WIDTH = 164  # of a block
+FIRST = 316  # the y of the first sublayers
+BOTTOM = 466  # the y of the tokens
+PITCH_FFN = 73  # a sublayer with its norm and the arrow to the next
+PITCH_ATTENTION = 93
 
 
 class Map(Canvas):
@@ -52,11 +58,15 @@ class Map(Canvas):
         return bool(LIT[self.chapter] & set(tags.split()))
 
     def tone(self, name: str, tags: str) -> Tone:
-        """Return the block's colours if its chapter is on, else grey; chapter 0 lights all softly."""
+        """Return the colours of a block: grey unless its chapter is on; chapter 0 is pale."""
         if not self.lit(tags):
             return TONES["grey"]
         fill, edge, text = TONES[name]
-        return Tone(blend(fill, WHITE, 0.25), blend(edge, WHITE, 0.45), text) if self.chapter == 0 else TONES[name]
+        return (
+            Tone(blend(fill, WHITE, 0.25), blend(edge, WHITE, 0.45), text)
+            if self.chapter == 0
+            else TONES[name]
+        )
 
     def ink(self, name: str, tags: str) -> str:
         """Return the colour of an arrow or a label."""
@@ -80,37 +90,84 @@ def architecture(chapter: int) -> Canvas:
 
 
 def _frames(m: Map) -> tuple[Box, Box]:
-    shades = [blend(m.tone("teal", f"{side} model").fill, WHITE, 0.8) for side in ("encoder", "decoder")]
-    encoder = m.frame(LEFT - 34, FIRST - 108, WIDTH + 52, 176, m.ink("teal", "encoder model"), shades[0])
-    decoder = m.frame(RIGHT - 18, FIRST - 201, WIDTH + 52, 269, m.ink("teal", "decoder model"), shades[1])
+    shades = [
+        blend(m.tone("teal", f"{side} model").fill, WHITE, 0.8) for side in ("encoder", "decoder")
+    ]
+    encoder = m.frame(
+        LEFT - 34, FIRST - 108, WIDTH + 52, 176, m.ink("teal", "encoder model"), shades[0]
+    )
+    decoder = m.frame(
+        RIGHT - 18, FIRST - 201, WIDTH + 52, 269, m.ink("teal", "decoder model"), shades[1]
+    )
     return encoder, decoder
 
 
 def _repeats(m: Map, encoder: Box, decoder: Box) -> None:
-    m.text(encoder.x + 4, encoder.y - 14, "encoder", 13, "bold", m.ink("ink", "encoder model"), "start")
+    m.text(
+        encoder.x + 4, encoder.y - 14, "encoder", 13, "bold", m.ink("ink", "encoder model"), "start"
+    )
     m.text(encoder.x - 24, encoder.centre[1], "N×", 17, "bold", m.ink("ink", "encoder model"))
-    m.text(decoder.x + decoder.w - 4, decoder.y - 14, "decoder", 13, "bold", m.ink("ink", "decoder model"), "end")
-    m.text(decoder.x + decoder.w + 24, decoder.centre[1], "N×", 17, "bold", m.ink("ink", "decoder model"))
+    m.text(
+        decoder.x + decoder.w - 4,
+        decoder.y - 14,
+        "decoder",
+        13,
+        "bold",
+        m.ink("ink", "decoder model"),
+        "end",
+    )
+    m.text(
+        decoder.x + decoder.w + 24,
+        decoder.centre[1],
+        "N×",
+        17,
+        "bold",
+        m.ink("ink", "decoder model"),
+    )
 
 
 def _attention(m: Map, x: float, y: float, label: str, side: str) -> Box:
     """Draw a multi-head attention box with the scaled dot-product inside."""
     box = m.box(x, y, WIDTH, 50, tone=m.tone("orange", f"multi_head {side} model"))
-    m.text(x + WIDTH / 2, y + 13, label, 11.5, colour=m.tone("orange", f"multi_head {side} model dot_product").text)
+    m.text(
+        x + WIDTH / 2,
+        y + 13,
+        label,
+        11.5,
+        colour=m.tone("orange", f"multi_head {side} model dot_product").text,
+    )
     inner = m.tone("orange", f"dot_product multi_head {side} model")
     fill = inner.fill if m.lit("dot_product") else blend(inner.fill, WHITE, 0.6)
-    m.box(x + 14, y + 25, WIDTH - 28, 19, "scaled dot-product", inner._replace(fill=fill), 10.5, radius=9, stroke=1.1)
+    m.box(
+        x + 14,
+        y + 25,
+        WIDTH - 28,
+        19,
+        "scaled dot-product",
+        inner._replace(fill=fill),
+        10.5,
+        radius=9,
+        stroke=1.1,
+    )
     return box
 
 
 def _norm(m: Map, below: Box, side: str, outward: int) -> Box:
     """Draw add & norm on top of a sublayer, with the residual arrow that goes around it."""
     tags = f"norm {side} model"
-    norm = m.box(below.x, below.y - 21, WIDTH, 17, "add & norm", m.tone("yellow", tags), 10.5, radius=6)
+    norm = m.box(
+        below.x, below.y - 21, WIDTH, 17, "add & norm", m.tone("yellow", tags), 10.5, radius=6
+    )
     edge = below.x if outward < 0 else below.x + WIDTH
     start = (below.x + WIDTH / 2, below.y + below.h + 9)
     bend = edge + outward * 13
-    m.arrow(start, (bend, start[1]), (bend, norm.centre[1]), (edge, norm.centre[1]), colour=m.ink("yellow", tags))
+    m.arrow(
+        start,
+        (bend, start[1]),
+        (bend, norm.centre[1]),
+        (edge, norm.centre[1]),
+        colour=m.ink("yellow", tags),
+    )
     m.line(below.top, norm.bottom, colour=m.flow(tags))
     return norm
 
@@ -120,19 +177,37 @@ def _input(m: Map, x: float, side: str, name: str, label: str) -> Box:
     outward = -1 if side == "encoder" else 1
     middle = x + WIDTH / 2
     tags = "text" if side == "encoder" else "text loop"
+    around = f"model {side}_step"  # all that a step goes through outside the layers
     tokens = m.box(x - 4, BOTTOM, WIDTH + 8, 24, label, m.tone("green", tags), 10.5, "mono")
     m.text(middle, BOTTOM + 36, name, 11.5, "mono", m.ink("ink", tags))
-    embedding = m.box(x, BOTTOM - 40, WIDTH, 26, "embedding", m.tone("rose", "embedding model"), 12)
-    m.arrow(tokens.top, embedding.bottom, colour=m.ink("green", "text") if m.lit("text") else m.flow("model"))
-    total = m.plus(middle, BOTTOM - 58, m.tone("teal", "position model"))
-    m.arrow(embedding.top, total.bottom, colour=m.flow("embedding model"))
+    embedding = m.box(
+        x, BOTTOM - 40, WIDTH, 26, "embedding", m.tone("rose", f"embedding {around}"), 12
+    )
+    m.arrow(
+        tokens.top,
+        embedding.bottom,
+        colour=m.ink("green", "text") if m.lit("text") else m.flow(around),
+    )
+    total = m.plus(middle, BOTTOM - 58, m.tone("teal", f"position {around}"))
+    m.arrow(embedding.top, total.bottom, colour=m.flow(f"embedding {around}"))
     wave = middle + outward * 62
-    clock = m.circle(wave, BOTTOM - 58, 12, m.tone("teal", "position model"))
-    colour, y = m.ink("teal", "position model"), BOTTOM - 58
+    clock = m.circle(wave, BOTTOM - 58, 12, m.tone("teal", f"position {around}"))
+    colour = m.ink("teal", f"position {around}")
+    y = BOTTOM - 58
     m.path(f"M{wave - 8} {y} q4 -12 8 0 t8 0", colour, 1.5)
-    m.arrow(clock.right if outward < 0 else clock.left, total.left if outward < 0 else total.right, colour=colour)
-    m.text(wave + outward * 18, y, "positional\nencoding", 10.5, colour=m.ink("ink", "position model"),
-           anchor="end" if outward < 0 else "start")  # fmt: skip
+    m.arrow(
+        clock.right if outward < 0 else clock.left,
+        total.left if outward < 0 else total.right,
+        colour=colour,
+    )
+    m.text(
+        wave + outward * 18,
+        y,
+        "positional\nencoding",
+        10.5,
+        colour=m.ink("ink", f"position {around}"),
+        anchor="end" if outward < 0 else "start",
+    )
     return total
 
 
@@ -146,7 +221,9 @@ def _encoder(m: Map) -> Box:
     start = _input(m, LEFT, "encoder", "src", "there is a cat…")
     attention = _attention(m, LEFT, FIRST, "multi-head self-attention", "encoder")
     norm_1 = _norm(m, attention, "encoder", -1)
-    ffn = m.box(LEFT, FIRST - PITCH_FFN, WIDTH, 30, "feed-forward", m.tone("blue", "ffn encoder model"), 12)
+    ffn = m.box(
+        LEFT, FIRST - PITCH_FFN, WIDTH, 30, "feed-forward", m.tone("blue", "ffn encoder model"), 12
+    )
     norm_2 = _norm(m, ffn, "encoder", -1)
     _stack(m, start, [attention, norm_1, ffn, norm_2], "encoder")
     return norm_2
@@ -154,32 +231,49 @@ def _encoder(m: Map) -> Box:
 
 def _decoder(m: Map, memory: Box) -> None:
     start = _input(m, RIGHT, "decoder", "tgt", "<s> c'è un gatto…")
-    own = _attention(m, RIGHT, FIRST, "masked self-attention", "decoder")
-    norm_1 = _norm(m, own, "decoder", 1)
+    masked = _attention(m, RIGHT, FIRST, "masked self-attention", "decoder")
+    norm_1 = _norm(m, masked, "decoder", 1)
     cross = _attention(m, RIGHT, FIRST - PITCH_ATTENTION, "cross-attention", "decoder")
     norm_2 = _norm(m, cross, "decoder", 1)
     ffn = m.box(
-        RIGHT, FIRST - PITCH_ATTENTION - PITCH_FFN, WIDTH, 30, "feed-forward", m.tone("blue", "ffn decoder model"), 12
+        RIGHT,
+        FIRST - PITCH_ATTENTION - PITCH_FFN,
+        WIDTH,
+        30,
+        "feed-forward",
+        m.tone("blue", "ffn decoder model"),
+        12,
     )
     norm_3 = _norm(m, ffn, "decoder", 1)
-    _stack(m, start, [own, norm_1, cross, norm_2, ffn, norm_3], "decoder")
+    _stack(m, start, [masked, norm_1, cross, norm_2, ffn, norm_3], "decoder")
     _memory(m, memory, cross)
     _output(m, norm_3)
 
 
 def _memory(m: Map, encoder: Box, cross: Box) -> None:
     """Draw the encoder's output on its way into the decoder."""
-    x, colour = (LEFT + WIDTH + RIGHT) / 2, m.ink("teal", "encoder decoder model")
-    m.arrow(encoder.top, (encoder.top[0], 190), (x, 190), (x, cross.centre[1]), cross.left, colour=colour, stroke=1.6)
+    x = (LEFT + WIDTH + RIGHT) / 2
+    colour = m.ink("teal", "encoder decoder model")
+    m.arrow(
+        encoder.top,
+        (encoder.top[0], 190),
+        (x, 190),
+        (x, cross.centre[1]),
+        cross.left,
+        colour=colour,
+        stroke=1.6,
+    )
     m.text(x - 10, 179, "memory", 11.5, "mono", m.ink("ink", "encoder decoder model"), "end")
 
 
 def _output(m: Map, last: Box) -> None:
     """Draw the linear layer, softmax, the loss with its labels, and the loop back to the input."""
-    linear = m.box(RIGHT, 60, WIDTH, 24, "linear", m.tone("purple", "model output"), 12)
+    linear = m.box(
+        RIGHT, 60, WIDTH, 24, "linear", m.tone("purple", "model output decoder_step"), 12
+    )
     softmax = m.box(RIGHT, 18, WIDTH, 24, "softmax", m.tone("purple", "model loop output"), 12)
-    m.arrow(last.top, linear.bottom, colour=m.flow("model"))
-    m.arrow(linear.top, softmax.bottom, colour=m.flow("model output"))
+    m.arrow(last.top, linear.bottom, colour=m.flow("model decoder_step"))
+    m.arrow(linear.top, softmax.bottom, colour=m.flow("model output decoder_step"))
     colour = m.ink("rose", "loss")
     loss = m.box(194, 37, 74, 28, "loss", m.tone("rose", "loss"), 12, "bold")
     labels = m.box(28, 37, 126, 28, "c'è un gatto…", m.tone("green", "loss"), 10.5, "mono")
@@ -190,7 +284,16 @@ def _output(m: Map, last: Box) -> None:
 
 
 def _loop(m: Map, softmax: Box) -> None:
-    x, colour, stroke = 584, m.ink("green", "loop"), 2 if m.lit("loop") else 1.3
-    m.arrow(softmax.right, (x, softmax.right[1]), (x, BOTTOM + 12), (RIGHT + WIDTH + 4, BOTTOM + 12), colour=colour,
-            stroke=stroke, dash="5 4")  # fmt: skip
+    x = 584
+    colour = m.ink("green", "loop")
+    stroke = 2 if m.lit("loop") else 1.3
+    m.arrow(
+        softmax.right,
+        (x, softmax.right[1]),
+        (x, BOTTOM + 12),
+        (RIGHT + WIDTH + 4, BOTTOM + 12),
+        colour=colour,
+        stroke=stroke,
+        dash="5 4",
+    )
     m.text(x - 2, 18, "next token", 11, colour=m.ink("ink", "loop"), anchor="end")

@@ -1,13 +1,13 @@
-"""The diagrams of chapters 0 to 6: one block at a time."""
+"""The diagrams of chapters 0 to 3: path length, embeddings, positions, attention."""
 
 import math
 from collections.abc import Callable
 from itertools import pairwise
 
-from canvas import EDGE, INK, LINE, MUTED, PALE, TONES, WHITE, Box, Canvas, Tone, blend
+from canvas import EDGE, INK, LINE, MUTED, PALE, TONES, WHITE, Box, Canvas
 from parts import SOURCE, heading, named, noise, noisy, note, operator, shade, softmax, token_row
 
-HIDDEN = {5, 6}  # the keys that 03_attention masks: two places of padding
+HIDDEN = {5, 6}  # the keys that 03_attention masks: two tokens of padding
 
 
 def attention() -> Canvas:
@@ -15,19 +15,35 @@ def attention() -> Canvas:
     c = Canvas(
         880,
         346,
-        "Scaled dot-product attention: queries and keys give scores, scores give weights, weights mix the values",
+        "Scaled dot-product attention: queries and keys give scores, "
+        "scores give weights, weights mix the values",
     )
-    top, cell = 92, 16
+    top = 92
+    cell = 16
     scores = [[round(4 * noise(i + 2, j + 3, 8) - 1.6, 1) for j in range(7)] for i in range(5)]
-    weights = [softmax([s * 1.4 if j not in HIDDEN else -1e9 for j, s in enumerate(row)]) for row in scores]
+    weights = [
+        softmax([s * 1.4 if j not in HIDDEN else -1e9 for j, s in enumerate(row)]) for row in scores
+    ]
     q = c.matrix(36, top, 5, 4, cell, noisy("blue", 1))
     k = c.matrix(36, top + 148, 4, 7, (cell, 13), noisy("orange", 2))
-    raw = c.matrix(166, top, 5, 7, cell, lambda i, j: shade("purple", 0.1 + 0.2 * (scores[i][j] + 1.6)))
+    raw = c.matrix(
+        166, top, 5, 7, cell, lambda i, j: shade("purple", 0.1 + 0.2 * (scores[i][j] + 1.6))
+    )
     masked = c.matrix(
-        364, top, 5, 7, cell, lambda i, j: PALE if j in HIDDEN else shade("purple", 0.1 + 0.2 * (scores[i][j] + 1.6))
+        364,
+        top,
+        5,
+        7,
+        cell,
+        lambda i, j: PALE if j in HIDDEN else shade("purple", 0.1 + 0.2 * (scores[i][j] + 1.6)),
     )
     mixed = c.matrix(
-        570, top, 5, 7, cell, lambda i, j: shade("purple", min(1, 1.7 * weights[i][j])) if j not in HIDDEN else WHITE
+        570,
+        top,
+        5,
+        7,
+        cell,
+        lambda i, j: shade("purple", min(1, 1.7 * weights[i][j])) if j not in HIDDEN else WHITE,
     )
     v = c.matrix(616, top + 148, 7, 4, (cell, 11), noisy("green", 3))
     out = c.matrix(780, top, 5, 4, cell, noisy("green", 5))
@@ -36,7 +52,9 @@ def attention() -> Canvas:
     return c
 
 
-def _attention_labels(c: Canvas, q: Box, k: Box, raw: Box, masked: Box, mixed: Box, v: Box, out: Box) -> None:
+def _attention_labels(
+    c: Canvas, q: Box, k: Box, raw: Box, masked: Box, mixed: Box, v: Box, out: Box
+) -> None:
     named(c, q, "Q", "(q, d)")
     named(c, k, "Kᵀ", "(d, k)")
     named(c, raw, "scores", "(q, k)")
@@ -54,7 +72,9 @@ def _attention_labels(c: Canvas, q: Box, k: Box, raw: Box, masked: Box, mixed: B
     note(c, 844, 34, "one row = one query · one column = one key", "end")
 
 
-def _attention_flow(c: Canvas, q: Box, k: Box, raw: Box, masked: Box, mixed: Box, v: Box, out: Box) -> None:
+def _attention_flow(
+    c: Canvas, q: Box, k: Box, raw: Box, masked: Box, mixed: Box, v: Box, out: Box
+) -> None:
     y = q.centre[1]
     dot = c.circle(136, y, 9)
     c.text(136, y, "·", 17, "bold")
@@ -64,7 +84,15 @@ def _attention_flow(c: Canvas, q: Box, k: Box, raw: Box, masked: Box, mixed: Box
     _through(c, raw, masked, y, [("÷ √d", "plain")])
     _through(c, masked, mixed, y, [("softmax", "purple")])
     top_of_mask = 240
-    mask = c.matrix(masked.x, top_of_mask, 1, 7, 16, lambda _, j: WHITE if j in HIDDEN else TONES["teal"].edge, EDGE)
+    mask = c.matrix(
+        masked.x,
+        top_of_mask,
+        1,
+        7,
+        16,
+        lambda _, j: WHITE if j in HIDDEN else TONES["teal"].edge,
+        EDGE,
+    )
     c.text(mask.x - 8, mask.centre[1], "mask", 12, "mono", anchor="end")
     note(c, mask.centre[0], mask.y + 29, "True = may attend", size=11.5)
     c.arrow((mask.centre[0], mask.y - 3), (mask.centre[0], masked.y + masked.h + 24))
@@ -87,7 +115,11 @@ def _through(c: Canvas, start: Box, end: Box, y: float, steps: list[tuple[str, s
 
 def path_length() -> Canvas:
     """Draw how far a signal travels between two words: in a recurrent network and in attention."""
-    c = Canvas(880, 292, "Seven words in a recurrent network, six steps apart, and in attention, one step apart")
+    c = Canvas(
+        880,
+        292,
+        "Seven words in a recurrent network, six steps apart, and in attention, one step apart",
+    )
     heading(c, 30, 34, "recurrent network")
     heading(c, 470, 34, "attention")
     _chain(c, 30)
@@ -100,7 +132,10 @@ def path_length() -> Canvas:
 
 def _chain(c: Canvas, x: float) -> None:
     words = token_row(c, x, 208, SOURCE, 48, tone=lambda i: "orange" if i in (0, 6) else "plain")
-    states = [c.box(word.x + 4, 128, 40, 34, f"h{i + 1}", "orange", 12, "mono") for i, word in enumerate(words)]
+    states = [
+        c.box(word.x + 4, 128, 40, 34, f"h{i + 1}", "orange", 12, "mono")
+        for i, word in enumerate(words)
+    ]
     for word, state in zip(words, states, strict=True):
         c.arrow(word.top, state.bottom, colour=TONES["orange"].edge if word is words[0] else LINE)
     for i, (state, following) in enumerate(pairwise(states)):
@@ -112,23 +147,45 @@ def _chain(c: Canvas, x: float) -> None:
 
 def _fan(c: Canvas, x: float) -> None:
     words = token_row(c, x, 208, SOURCE, 48, tone=lambda i: "blue" if i in (0, 6) else "plain")
-    above = [c.box(word.x + 4, 96, 40, 34, tone="blue" if word is words[-1] else "plain") for word in words]
+    above = [
+        c.box(word.x + 4, 96, 40, 34, tone="blue" if word is words[-1] else "plain")
+        for word in words
+    ]
     for word in words:
         for target in above[:-1]:
-            c.line((word.top[0], word.y - 3), (target.bottom[0], target.y + 37), colour=EDGE, stroke=0.7)
+            c.line(
+                (word.top[0], word.y - 3),
+                (target.bottom[0], target.y + 37),
+                colour=EDGE,
+                stroke=0.7,
+            )
     for word in words[1:]:
         c.line(
-            (word.top[0], word.y - 3), (above[-1].bottom[0], above[-1].y + 37), colour=TONES["blue"].edge, stroke=0.9
+            (word.top[0], word.y - 3),
+            (above[-1].bottom[0], above[-1].y + 37),
+            colour=TONES["blue"].edge,
+            stroke=0.9,
         )
-    c.arrow((words[0].top[0], 205), (above[-1].bottom[0], 132), colour=TONES["blue"].edge, stroke=2.2)
+    c.arrow(
+        (words[0].top[0], 205), (above[-1].bottom[0], 132), colour=TONES["blue"].edge, stroke=2.2
+    )
     c.text(above[3].centre[0], 74, "1 step from there to mat", 13, "bold", TONES["blue"].edge)
 
 
 def lookup() -> Canvas:
     """Draw a sentence on its way to vectors: tokens, ids, rows of the table."""
-    c = Canvas(880, 400, "A sentence becomes tokens, ids and rows of the embedding table, in all 7 by 512 numbers")
+    c = Canvas(
+        880,
+        400,
+        "A sentence becomes tokens, ids and rows of the embedding table, in all 7 by 512 numbers",
+    )
     c.text(440, 32, " ".join(SOURCE), 15, "mono")
-    columns = ("tokens", "(7,)"), ("ids", "(7,)"), ("embedding table", "(v, 512)"), ("vectors", "(7, 512)")
+    columns = (
+        ("tokens", "(7,)"),
+        ("ids", "(7,)"),
+        ("embedding table", "(v, 512)"),
+        ("vectors", "(7, 512)"),
+    )
     for x, (name, shape) in zip((80, 236, 474, 766), columns, strict=True):
         c.text(x, 70, name, 13, "bold")
         c.text(x, 374, shape, 12, "mono", MUTED)
@@ -150,26 +207,42 @@ def _look_up(c: Canvas, y: float, word: str, number: int, row: Box) -> None:
     colour, stroke = (TONES["rose"].edge, 2.0) if followed else ("#a8b3c2", 1.0)
     c.arrow(token.right, index.left, colour=colour, stroke=stroke)
     c.arrow(index.right, (row.x - 26, row.centre[1]), colour=colour, stroke=stroke)
-    c.arrow((row.x + 184, row.centre[1]), (vector.x - 4, vector.centre[1]), colour=colour, stroke=stroke)
+    c.arrow(
+        (row.x + 184, row.centre[1]), (vector.x - 4, vector.centre[1]), colour=colour, stroke=stroke
+    )
 
 
 def _table(c: Canvas, x: float, y: float, ids: dict[str, int]) -> list[Box]:
     """Draw the embedding table, its rows numbered and named by their words."""
-    rows = [c.matrix(x, y + 27 * i, 1, 10, (18, 22), lambda _, j, i=i: noisy("rose", 7)(i, j)) for i in range(7)]
-    c.matrix(x, y + 27 * 9 - 9, 1, 10, (18, 22), lambda _, j: shade("rose", 0.12 + 0.2 * noise(j, 9)))
+    rows = [
+        c.matrix(x, y + 27 * i, 1, 10, (18, 22), lambda _, j, i=i: noisy("rose", 7)(i, j))
+        for i in range(7)
+    ]
+    c.matrix(
+        x, y + 27 * 9 - 9, 1, 10, (18, 22), lambda _, j: shade("rose", 0.12 + 0.2 * noise(j, 9))
+    )
     c.text(x + 90, y + 27 * 7 + 16, "⋮", 18, colour=MUTED)
     for word, i in ids.items():
-        c.text(x - 8, rows[i].centre[1], str(i), 11.5, "mono", TONES["rose"].edge if word == "cat" else MUTED, "end")
+        c.text(
+            x - 8,
+            rows[i].centre[1],
+            str(i),
+            11.5,
+            "mono",
+            TONES["rose"].edge if word == "cat" else MUTED,
+            "end",
+        )
     c.text(x - 8, y + 27 * 9 + 2, "v−1", 11.5, "mono", MUTED, "end")
     return rows
 
 
 def rotation() -> Canvas:
-    """Draw pairs (sin ωt, cos ωt) as clock hands; a shift of 3 positions turns each by its own angle."""
+    """Draw pairs (sin ωt, cos ωt) as clock hands, each turned by a shift of 3 positions."""
     c = Canvas(
         880,
         400,
-        "A pair of sine and cosine is a clock hand; a shift by 3 positions is a turn by 3ω, wherever it starts",
+        "A pair of sine and cosine is a clock hand; "
+        "a shift by 3 positions is a turn by 3ω, wherever it starts",
     )
     heading(c, 40, 34, "each pair of features is a clock hand")
     note(c, 840, 34, "the hand of position t points to (sin ωt, cos ωt)", "end")
@@ -188,9 +261,21 @@ def _hand(x: float, y: float, r: float, angle: float) -> tuple[float, float]:
 def _clock(c: Canvas, x: float, y: float, r: float, omega: float) -> None:
     c.circle(x, y, r, "grey")
     for t in range(7):
-        c.add("circle", cx=_hand(x, y, r, omega * t)[0], cy=_hand(x, y, r, omega * t)[1], r=2.4, fill=MUTED)
+        c.add(
+            "circle",
+            cx=_hand(x, y, r, omega * t)[0],
+            cy=_hand(x, y, r, omega * t)[1],
+            r=2.4,
+            fill=MUTED,
+        )
         if omega > 0.2 or t in (0, 2, 5):
-            c.text(*_hand(x, y, r + 13, omega * t), str(t), 11.5, "mono", INK if t in (0, 2, 3, 5) else MUTED)
+            c.text(
+                *_hand(x, y, r + 13, omega * t),
+                str(t),
+                11.5,
+                "mono",
+                INK if t in (0, 2, 3, 5) else MUTED,
+            )
     for start, radius, tone in ((0, 0.42, "teal"), (2, 0.68, "orange")):
         for t in (start, start + 3):
             c.line(
@@ -208,8 +293,14 @@ def _arc(c: Canvas, x: float, y: float, r: float, start: float, end: float, colo
     """Draw a turn from one angle to another, with a head at its end."""
     size = 6.0
     stop = end - size / r
-    (x0, y0), (x1, y1), tip = _hand(x, y, r, start), _hand(x, y, r, stop), _hand(x, y, r, end)
-    c.path(f"M{x0:.2f} {y0:.2f} A{r:.2f} {r:.2f} 0 {int(stop - start > math.pi)} 1 {x1:.2f} {y1:.2f}", colour, 1.8)
+    x0, y0 = _hand(x, y, r, start)
+    x1, y1 = _hand(x, y, r, stop)
+    tip = _hand(x, y, r, end)
+    c.path(
+        f"M{x0:.2f} {y0:.2f} A{r:.2f} {r:.2f} 0 {int(stop - start > math.pi)} 1 {x1:.2f} {y1:.2f}",
+        colour,
+        1.8,
+    )
     direction = end - size / r / 2
     c.head(tip, (math.cos(direction), math.sin(direction)), size, colour)
 
@@ -226,133 +317,15 @@ def _turn(c: Canvas, x: float, y: float) -> None:
         c.text(x + dx, y + 10, lower, 12.5, "mono")
         for side in (-1, 1):
             edge = x + dx + side * half
-            c.line((edge - side * 5, y - 20), (edge, y - 20), (edge, y + 20), (edge - side * 5, y + 20), colour=INK)
+            c.line(
+                (edge - side * 5, y - 20),
+                (edge, y - 20),
+                (edge, y + 20),
+                (edge - side * 5, y + 20),
+                colour=INK,
+            )
     c.text(x - 131, y, "=", 14, "mono")
     note(c, x + 112, y, "the same turn for every t", "start")
-
-
-HEADS = ["#2f6fe0", "#12908a", "#2f9150", "#c99a06", "#e2761b", "#d64562", "#b14fc5", "#7c4ddb"]
-
-
-def heads() -> Canvas:
-    """Draw 512 features split over 8 heads of 64, attention in each, and the way back."""
-    c = Canvas(
-        880,
-        400,
-        "Queries, keys and values are split over 8 heads of 64 features, each head attends, and the results are joined",
-    )
-    x = c.matrix(28, 160, 7, 8, (9, 11), noisy("rose", 4))
-    named(c, x, "x", "(b, t, 512)")
-    _projections(c, x)
-    for h, colour in enumerate(HEADS):
-        box = c.box(386, 44 + 40 * h, 164, 30, f"attention, head {h}", Tone(blend(colour, WHITE, 0.84), colour), 12)
-        c.arrow((332, box.centre[1]), box.left, colour=colour)
-        c.line(box.right, (580, box.centre[1]), colour=colour)
-    _join(c, 198.5)
-    for middle, shape in ((220, "b t (h d) → b h t d"), (468, "(b, h, t, 64)"), (656, "b h t d → b t (h d)")):
-        c.text(middle, 380, shape, 11.5, "mono", MUTED)
-    return c
-
-
-def _striped(c: Canvas, x: float, y: float, seed: int) -> Box:
-    """Draw a matrix whose columns are coloured by head."""
-    return c.matrix(x, y, 7, 8, (11, 11), lambda i, j: blend(WHITE, HEADS[j], 0.3 + 0.5 * noise(i, j, seed)))
-
-
-def _join(c: Canvas, y: float) -> None:
-    """Draw the heads' results side by side, and the last projection."""
-    joined = _striped(c, 612, 160, 6)
-    out = c.matrix(788, 160, 7, 8, (8, 11), noisy("orange", 9))
-    pill = operator(c, 744, y, "w_o", "orange", 44)
-    c.line((580, 59), (580, 339), stroke=2)
-    c.arrow((580, y), (joined.x - 3, y))
-    c.arrow((joined.x + joined.w + 4, y), pill.left)
-    c.arrow(pill.right, (out.x - 3, y))
-    named(c, joined, "joined", "(b, t, 512)")
-    named(c, out, "output", "(b, t, 512)")
-
-
-def _projections(c: Canvas, x: Box) -> None:
-    """Draw the three projections, their columns coloured by head, and the bundle that leaves them."""
-    for name, y in (("q", 60), ("k", 160), ("v", 260)):
-        pill = operator(c, 156, y + 38.5, f"w_{name}", "orange", 44)
-        made = _striped(c, 206, y, y)
-        start = (x.x + x.w + 4, x.centre[1])
-        if y == 160:
-            c.arrow(start, pill.left)
-        else:
-            c.arrow(start, (118, start[1]), (118, pill.centre[1]), pill.left)
-        c.arrow(pill.right, (made.x - 3, pill.centre[1]))
-        c.text(made.centre[0], y - 12, name, 13, "monobold")
-        c.line((made.x + made.w + 4, pill.centre[1]), (332, pill.centre[1]))
-    c.line((332, 59), (332, 339), stroke=2)
-
-
-def residual() -> Canvas:
-    """Draw one sublayer with its residual and norm in both orders."""
-    c = Canvas(
-        780,
-        400,
-        "Post-norm has its norm after the sum, on the main path; pre-norm before the sublayer, in the branch",
-    )
-    heading(c, 200, 34, "post-norm (the paper, our default)", "middle")
-    heading(c, 590, 34, "pre-norm", "middle")
-    c.line((390, 24), (390, 376), colour=EDGE)
-    _residual(c, 210, ["sublayer", "dropout", "+", "norm"], 316)
-    c.text(210, 374, "norm(x + dropout(sublayer(x)))", 12, "mono")
-    _residual(c, 600, ["norm", "sublayer", "dropout", "+"], 316)
-    c.text(600, 374, "x + dropout(sublayer(norm(x)))", 12, "mono")
-    note(c, 62, 206, "every layer's\nnorm is on\nthe way", size=11.5)
-    note(c, 452, 206, "nothing is\non the way;\none last norm\nat the end", size=11.5)
-    return c
-
-
-def _residual(c: Canvas, x: float, blocks: list[str], y: float) -> None:
-    """Draw the blocks from bottom to top, and the path of x around the branch."""
-    tones, path = {"sublayer": "blue", "dropout": "plain", "norm": "yellow"}, TONES["rose"].edge
-    below, joint, ends = (x, y + 18), (x, y), {}
-    c.text(x, y + 30, "x", 14, "monobold")
-    for i, block in enumerate(blocks):
-        at = y - 46 - 58 * i
-        box = c.plus(x, at + 2, "rose", 10) if block == "+" else c.box(x - 62, at - 15, 124, 32, block, tones[block])
-        c.arrow(
-            below,
-            box.bottom,
-            colour=path if block == "norm" and i == 3 else LINE,
-            stroke=2.2 if block == "norm" and i == 3 else 1.3,
-        )
-        below, ends[block] = box.top, box
-    c.line((x, y + 18), joint, colour=path, stroke=2.2)
-    c.arrow(joint, (x - 88, y), (x - 88, ends["+"].centre[1]), ends["+"].left, colour=path, stroke=2.2)
-    c.arrow(below, (x, 58), colour=path, stroke=2.2)
-
-
-def feed_forward() -> Canvas:
-    """Draw the feed-forward network at each of seven positions, with the same weights."""
-    c = Canvas(880, 372, "At every position the same two linear layers: 512 features, 2048 with ReLU, 512")
-    for y, height, label in ((86, 68, "w_2"), (210, 68, "w_1")):
-        c.frame(20, y, 750, height, TONES["blue"].edge, shade("blue", 0.05), "4 4", 10)
-        c.text(784, y + height / 2 - 9, label, 13, "monobold", TONES["blue"].edge, "start")
-        note(c, 784, y + height / 2 + 9, "same weights", "start", 11)
-    c.text(784, 182, "ReLU", 13, "bold", TONES["blue"].edge, "start")
-    for i, word in enumerate(SOURCE):
-        _column(c, 74 + 107 * i, word)
-    note(c, 395, 32, "no arrow from one position to another: words do not talk here", size=13)
-    return c
-
-
-def _column(c: Canvas, x: float, word: str) -> None:
-    """Draw one position: narrow, wide, narrow."""
-    c.box(x - 30, 332, 60, 26, word, "plain", 12, "mono", radius=5)
-    c.arrow((x, 331), (x, 308))
-    for low, high, y0, y1 in ((16, 46, 272, 216), (46, 16, 148, 92)):
-        d = f"M{x - low} {y0} L{x - high} {y1} L{x + high} {y1} L{x + low} {y0} Z"
-        c.path(d, blend(WHITE, TONES["blue"].edge, 0.45), 0.9, shade("blue", 0.2))
-    c.box(x - 22, 282, 44, 22, "512", "blue", 11.5, "mono", radius=5)
-    c.box(x - 48, 170, 96, 24, "2048", "blue", 11.5, "mono", radius=5)
-    c.box(x - 22, 60, 44, 22, "512", "blue", 11.5, "mono", radius=5)
-    for start, end in ((281, 273), (215, 196), (169, 150), (91, 84)):
-        c.line((x, start), (x, end))
 
 
 DIAGRAMS: dict[str, Callable[[], Canvas]] = {
@@ -360,7 +333,4 @@ DIAGRAMS: dict[str, Callable[[], Canvas]] = {
     "01_lookup": lookup,
     "02_rotation": rotation,
     "03_attention": attention,
-    "04_heads": heads,
-    "05_residual": residual,
-    "06_feed_forward": feed_forward,
 }

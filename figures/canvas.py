@@ -1,7 +1,7 @@
 """A small layer that writes SVG: boxes, arrows, matrices and text, in one palette.
 
-Text is written as outlines of DejaVu, the font that comes with matplotlib, so a figure looks the same everywhere and a
-redraw is the same byte for byte.
+Text is written as outlines of DejaVu, the font that comes with matplotlib. So a figure looks the
+same everywhere, and drawing it again gives the same bytes.
 """
 
 import math
@@ -15,7 +15,12 @@ import matplotlib
 from fontTools.pens.svgPathPen import SVGPathPen
 from fontTools.ttLib import TTFont
 
-INK, MUTED, LINE, EDGE, PALE, WHITE = "#1f2937", "#64748b", "#64748b", "#cbd5e1", "#f4f6f9", "#ffffff"
+INK = "#1f2937"
+MUTED = "#64748b"
+LINE = "#64748b"
+EDGE = "#cbd5e1"
+PALE = "#f4f6f9"
+WHITE = "#ffffff"
 FONTS = {
     "sans": "DejaVuSans",
     "bold": "DejaVuSans-Bold",
@@ -111,21 +116,24 @@ def blend(colour: str, other: str, share: float) -> str:
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
 
 
-class Canvas:
-    """Collect shapes, then write them as one SVG document."""
+class Page:
+    """Collect SVG elements and text, and write them as one document."""
 
     def __init__(self, width: int, height: int, title: str):
-        self.width, self.height, self.title = width, height, title
+        self.width = width
+        self.height = height
+        self.title = title
         self.shapes: list[str] = []
         self.glyphs: dict[str, str] = {}
 
     def add(self, tag: str, **attributes: str | float | None) -> None:
         """Add one SVG element; underscores in names become hyphens, None is left out."""
-        parts = [
-            f"{name.replace('_', '-')}={quoteattr(value if isinstance(value, str) else _number(value))}"
+        values = {
+            name.replace("_", "-"): value if isinstance(value, str) else _number(value)
             for name, value in attributes.items()
             if value is not None
-        ]
+        }
+        parts = [f"{name}={quoteattr(value)}" for name, value in values.items()]
         self.shapes.append(f"<{tag} {' '.join(parts)}/>")
 
     def text(
@@ -142,20 +150,20 @@ class Canvas:
     ) -> None:
         """Write text whose lines are centred on y; anchor is start, middle or end."""
         lines = string.split("\n")
+        scale = f"scale({size / 2048:.6f} -{size / 2048:.6f})"
         for number, line in enumerate(lines):
             down = (number - (len(lines) - 1) / 2) * size * leading + size * 0.36
             left = -text_width(line, size, font) * {"start": 0, "middle": 0.5, "end": 1}[anchor]
-            angle = f" rotate({_number(turn)})" if turn else ""
-            move = f" translate({_number(left)} {_number(down)})" if turn else ""
-            at = (
-                f"translate({_number(x)} {_number(y)})"
-                if turn
-                else f"translate({_number(x + left)} {_number(y + down)})"
-            )
-            self._line(line, f"{at}{angle}{move} scale({size / 2048:.6f} -{size / 2048:.6f})", font, colour)
+            place = f"translate({_number(x + left)} {_number(y + down)})"
+            if turn:
+                place = f"translate({_number(x)} {_number(y)}) rotate({_number(turn)})"
+                place += f" translate({_number(left)} {_number(down)})"
+            self._line(line, f"{place} {scale}", font, colour)
 
     def _line(self, line: str, transform: str, font: str, colour: str) -> None:
-        uses, pen = [], 0
+        """Write one line of text as outlines, each of which is defined once."""
+        uses = []
+        pen = 0
         for character in line:
             outline, advance = _glyph(font, character)
             if outline:
@@ -163,10 +171,25 @@ class Canvas:
                 self.glyphs[name] = outline
                 uses.append(f'<use href="#{name}" x="{pen}"/>' if pen else f'<use href="#{name}"/>')
             pen += advance
-        label = quoteattr(line)
-        self.shapes.append(
-            f'<g role="img" aria-label={label} transform="{transform}" fill="{colour}">{"".join(uses)}</g>'
+        attributes = f'aria-label={quoteattr(line)} transform="{transform}" fill="{colour}"'
+        self.shapes.append(f'<g role="img" {attributes}>{"".join(uses)}</g>')
+
+    def svg(self) -> str:
+        """Return the whole document."""
+        defs = "".join(f'<path id="{name}" d="{d}"/>' for name, d in sorted(self.glyphs.items()))
+        size = f'width="{self.width}" height="{self.height}"'
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
+            f'viewBox="0 0 {self.width} {self.height}" role="img">\n'
+            f"<title>{escape(self.title)}</title>\n"
+            f"<defs>{defs}</defs>\n"
+            f'<rect {size} rx="10" fill="{WHITE}"/>\n'
         )
+        return head + "\n".join(self.shapes) + "\n</svg>\n"
+
+
+class Canvas(Page):
+    """A page that knows boxes, arrows and matrices."""
 
     def box(
         self,
@@ -185,20 +208,52 @@ class Canvas:
     ) -> Box:
         """Draw a rounded box with its label in the middle."""
         fill, edge, ink = TONES[tone] if isinstance(tone, str) else tone
-        self.add("rect", x=x, y=y, width=w, height=h, rx=radius, fill=fill, stroke=edge, stroke_width=stroke,
-                 stroke_dasharray=dash)  # fmt: skip
+        self.add(
+            "rect",
+            x=x,
+            y=y,
+            width=w,
+            height=h,
+            rx=radius,
+            fill=fill,
+            stroke=edge,
+            stroke_width=stroke,
+            stroke_dasharray=dash,
+        )
         if label:
             self.text(x + w / 2, y + h / 2, label, size, font, colour or ink)
         return Box(x, y, w, h)
 
-    def frame(self, x: float, y: float, w: float, h: float, colour: str = EDGE, fill: str = "none",
-              dash: str | None = None, radius: float = 12, stroke: float = 1.3) -> Box:  # fmt: skip
+    def frame(
+        self,
+        x: float,
+        y: float,
+        w: float,
+        h: float,
+        colour: str = EDGE,
+        fill: str = "none",
+        dash: str | None = None,
+        radius: float = 12,
+        stroke: float = 1.3,
+    ) -> Box:
         """Draw an outline around other shapes."""
-        self.add("rect", x=x, y=y, width=w, height=h, rx=radius, fill=fill, stroke=colour, stroke_width=stroke,
-                 stroke_dasharray=dash)  # fmt: skip
+        self.add(
+            "rect",
+            x=x,
+            y=y,
+            width=w,
+            height=h,
+            rx=radius,
+            fill=fill,
+            stroke=colour,
+            stroke_width=stroke,
+            stroke_dasharray=dash,
+        )
         return Box(x, y, w, h)
 
-    def circle(self, x: float, y: float, r: float, tone: str | Tone = "plain", stroke: float = 1.3) -> Box:
+    def circle(
+        self, x: float, y: float, r: float, tone: str | Tone = "plain", stroke: float = 1.3
+    ) -> Box:
         """Draw a circle and return the square around it."""
         fill, edge, _ = TONES[tone] if isinstance(tone, str) else tone
         self.add("circle", cx=x, cy=y, r=r, fill=fill, stroke=edge, stroke_width=stroke)
@@ -209,35 +264,61 @@ class Canvas:
         edge = (TONES[tone] if isinstance(tone, str) else tone).edge
         box = self.circle(x, y, r, tone)
         for dx, dy in ((r * 0.55, 0), (0, r * 0.55)):
-            self.add("line", x1=x - dx, y1=y - dy, x2=x + dx, y2=y + dy, stroke=edge, stroke_width=1.5)
+            self.add(
+                "line", x1=x - dx, y1=y - dy, x2=x + dx, y2=y + dy, stroke=edge, stroke_width=1.5
+            )
         return box
 
     def path(
-        self, d: str, colour: str = LINE, stroke: float = 1.3, fill: str = "none", dash: str | None = None
+        self,
+        d: str,
+        colour: str = LINE,
+        stroke: float = 1.3,
+        fill: str = "none",
+        dash: str | None = None,
     ) -> None:
         """Draw an SVG path."""
-        self.add("path", d=d, fill=fill, stroke=colour, stroke_width=stroke, stroke_dasharray=dash,
-                 stroke_linecap="round", stroke_linejoin="round")  # fmt: skip
+        self.add(
+            "path",
+            d=d,
+            fill=fill,
+            stroke=colour,
+            stroke_width=stroke,
+            stroke_dasharray=dash,
+            stroke_linecap="round",
+            stroke_linejoin="round",
+        )
 
-    def line(self, *points: Point, colour: str = LINE, stroke: float = 1.3, dash: str | None = None) -> None:
+    def line(
+        self, *points: Point, colour: str = LINE, stroke: float = 1.3, dash: str | None = None
+    ) -> None:
         """Draw a line through the points, its corners rounded."""
         self.path(_rounded(points), colour, stroke, dash=dash)
 
-    def arrow(self, *points: Point, colour: str = LINE, stroke: float = 1.3, dash: str | None = None) -> None:
+    def arrow(
+        self, *points: Point, colour: str = LINE, stroke: float = 1.3, dash: str | None = None
+    ) -> None:
         """Draw a line through the points with a head at the last."""
         (x0, y0), (x1, y1) = points[-2:]
-        size, length = 4.2 + stroke, math.hypot(x1 - x0, y1 - y0)
-        ux, uy = (x1 - x0) / length, (y1 - y0) / length
+        size = 4.2 + stroke
+        length = math.hypot(x1 - x0, y1 - y0)
+        ux = (x1 - x0) / length
+        uy = (y1 - y0) / length
         base = (x1 - ux * size, y1 - uy * size)
         self.line(*points[:-1], base, colour=colour, stroke=stroke, dash=dash)
         self.head((x1, y1), (ux, uy), size, colour)
 
     def head(self, tip: Point, direction: Point, size: float, colour: str) -> None:
         """Draw the head of an arrow."""
-        (x, y), (ux, uy) = tip, direction
-        wing, back = size * 0.5, size * 1.15
-        corners = [(x, y), (x - ux * back - uy * wing, y - uy * back + ux * wing),
-                   (x - ux * back + uy * wing, y - uy * back - ux * wing)]  # fmt: skip
+        x, y = tip
+        ux, uy = direction
+        wing = size * 0.5
+        back = size * 1.15
+        corners = [
+            (x, y),
+            (x - ux * back - uy * wing, y - uy * back + ux * wing),
+            (x - ux * back + uy * wing, y - uy * back - ux * wing),
+        ]
         d = "M" + " L".join(f"{_number(a)} {_number(b)}" for a, b in corners) + " Z"
         self.add("path", d=d, fill=colour)
 
@@ -255,20 +336,17 @@ class Canvas:
         w, h = cell if isinstance(cell, tuple) else (cell, cell)
         for i in range(rows):
             for j in range(columns):
-                self.add("rect", x=x + j * w, y=y + i * h, width=w, height=h, fill=fill(i, j), stroke=edge,
-                         stroke_width=0.8)  # fmt: skip
+                self.add(
+                    "rect",
+                    x=x + j * w,
+                    y=y + i * h,
+                    width=w,
+                    height=h,
+                    fill=fill(i, j),
+                    stroke=edge,
+                    stroke_width=0.8,
+                )
         return Box(x, y, columns * w, rows * h)
-
-    def svg(self) -> str:
-        """Return the whole document."""
-        defs = "".join(f'<path id="{name}" d="{d}"/>' for name, d in sorted(self.glyphs.items()))
-        head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{self.height}" '
-            f'viewBox="0 0 {self.width} {self.height}" role="img">\n<title>{escape(self.title)}</title>\n'
-            f"<defs>{defs}</defs>\n"
-            f'<rect width="{self.width}" height="{self.height}" rx="10" fill="{WHITE}"/>\n'
-        )
-        return head + "\n".join(self.shapes) + "\n</svg>\n"
 
 
 def _rounded(points: Sequence[Point], radius: float = 7) -> str:

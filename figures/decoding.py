@@ -7,19 +7,32 @@ from canvas import EDGE, INK, MUTED, TONES, Box, Canvas
 from parts import TARGET, heading, noisy, note, token_row
 
 # Subwords of the two Italian sentences; the second is shorter and is padded.
-IDS = {"<pad>": 0, "<s>": 1, "</s>": 2, "c'è": 31, "un": 7, "gatto": 52, "sul": 40, "tapp": 66, "eto": 18,
-       "ti": 9, "amo": 27, "molto": 35}  # fmt: skip
+IDS = {
+    "<pad>": 0,
+    "<s>": 1,
+    "</s>": 2,
+    "c'è": 31,
+    "un": 7,
+    "gatto": 52,
+    "sul": 40,
+    "tapp": 66,
+    "eto": 18,
+    "ti": 9,
+    "amo": 27,
+    "molto": 35,
+}
 FIRST = ["<s>", "c'è", "un", "gatto", "sul", "tapp", "eto", "</s>"]
 SECOND = ["<s>", "ti", "amo", "molto", "</s>", "<pad>", "<pad>", "<pad>"]
 SPECIAL = {"<s>": "teal", "</s>": "teal", "<pad>": "grey"}
 
 
 def batch() -> Canvas:
-    """Draw two sentences on their way to a batch, and the shift between decoder input and labels."""
+    """Draw two sentences on their way to a batch, and the shift from decoder input to labels."""
     c = Canvas(
         880,
         476,
-        "Sentences become subwords with start, end and padding, then ids; decoder input and labels are one step apart",
+        "Sentences become subwords with start, end and padding, then ids; "
+        "decoder input and labels are one step apart",
     )
     _step(c, 52, "text", "")
     for y, line in ((40, "c'è un gatto sul tappeto"), (64, "ti amo molto")):
@@ -56,24 +69,30 @@ def _step(c: Canvas, y: float, name: str, detail: str) -> None:
         )
 
 
-def _grid(c: Canvas, x: float, y: float, rows: list[list[str]], w: float, ids: bool = False) -> None:
+def _grid(
+    c: Canvas, x: float, y: float, rows: list[list[str]], w: float, ids: bool = False
+) -> None:
     """Draw sentences as rows of tokens or of their ids."""
     for i, row in enumerate(rows):
         words = [str(IDS[token]) for token in row] if ids else row
-        token_row(c, x, y + 30 * i, words, w, 25, tone=lambda j, row=row: SPECIAL.get(row[j], "green"))
+        token_row(
+            c, x, y + 30 * i, words, w, 25, tone=lambda j, row=row: SPECIAL.get(row[j], "green")
+        )
 
 
 def teacher_forcing() -> Canvas:
-    """Draw training, which predicts all positions in one pass, beside inference, one pass a token."""
+    """Draw training, with one pass for all positions, beside inference, with one for each token."""
     c = Canvas(
         900,
         372,
-        "Training predicts every position in one pass; inference feeds each token back, a pass a token",
+        "Training predicts every position in one pass; "
+        "inference feeds each token back, a pass a token",
     )
     heading(c, 30, 34, "training: one pass")
     heading(c, 466, 34, "inference: one pass a token")
     c.line((442, 24), (442, 346), colour=EDGE)
-    given, wanted = ["<s>", *TARGET], [*TARGET, "</s>"]
+    given = ["<s>", *TARGET]
+    wanted = [*TARGET, "</s>"]
     low = token_row(c, 30, 262, given, 60, tone=lambda i: "teal" if i == 0 else "green", size=11)
     box = c.box(30, 168, 390, 44, "decoder, with the causal mask", "orange")
     high = token_row(c, 30, 92, wanted, 60, tone="purple", size=11)
@@ -88,31 +107,50 @@ def teacher_forcing() -> Canvas:
     return c
 
 
-def _pass(c: Canvas, x: float, y: float, step: int, given: Sequence[str], wanted: Sequence[str]) -> None:
+def _pass(
+    c: Canvas, x: float, y: float, step: int, given: Sequence[str], wanted: Sequence[str]
+) -> None:
     """Draw one step of inference: the words so far, the decoder, the next word fed back."""
     c.text(x, y + 13, f"{step + 1}", 13, "bold", MUTED, "start")
-    row = token_row(c, x + 18, y, given[: step + 1], 52, tone=lambda i: "teal" if i == 0 else "green", gap=4, size=11)
+    row = token_row(
+        c,
+        x + 18,
+        y,
+        given[: step + 1],
+        52,
+        tone=lambda i: "teal" if i == 0 else "green",
+        gap=4,
+        size=11,
+    )
     decoder = c.box(x + 250, y, 76, 26, "decoder", "orange", 11.5)
     new = c.box(x + 350, y, 56, 26, wanted[step], "purple", 11, "mono", radius=5)
     c.arrow(row[-1].right, decoder.left)
     c.arrow(decoder.right, new.left)
     if step < 3:
         to = x + 18 + 56 * (step + 1) + 26
-        c.arrow(new.top, (new.top[0], y - 20), (to, y - 20), (to, y - 42), colour=TONES["green"].edge, dash="4 3")
+        c.arrow(
+            new.top,
+            (new.top[0], y - 20),
+            (to, y - 20),
+            (to, y - 42),
+            colour=TONES["green"].edge,
+            dash="4 3",
+        )
 
 
 def cache() -> Canvas:
-    """Draw three steps of decoding: K and V of self-attention grow, those of cross-attention stay."""
+    """Draw three steps of decoding: K and V of self-attention grow, those of the source stay."""
     c = Canvas(
         900,
         432,
-        "Three steps of decoding at width 128: self-attention's keys and values grow, those of the source stay",
+        "Three steps of decoding at width 128: self-attention's keys and values grow, "
+        "those of the source stay",
     )
     for step in range(1, 4):
         x = 30 + 290 * (step - 1)
         heading(c, x, 34, f"step {step}")
         c.text(x + 76, 34, " ".join(["<s>", *TARGET][:step]), 12, "mono", MUTED, "start")
-        _own(c, x, 76, step)
+        _self(c, x, 76, step)
         _cross(c, x, 244, step)
         if step > 1:
             c.line((x - 20, 24), (x - 20, 384), colour=EDGE)
@@ -126,7 +164,7 @@ def cache() -> Canvas:
     return c
 
 
-def _own(c: Canvas, x: float, y: float, step: int) -> None:
+def _self(c: Canvas, x: float, y: float, step: int) -> None:
     """Draw self-attention of the newest token over the cached keys and values."""
     c.text(x, y, "self-attention", 12, "bold", TONES["orange"].edge, "start")
     _vector(c, x, y + 34, "q", "(1, 1, 128)", "blue", 1, 20 + step)
@@ -144,7 +182,9 @@ def _cross(c: Canvas, x: float, y: float, step: int) -> None:
     c.text(x, y + 132, "q·kᵀ (1, 1, 7)  →  (1, 1, 128)", 11, "mono", INK, "start")
 
 
-def _vector(c: Canvas, x: float, y: float, name: str, shape: str, tone: str, rows: int, seed: int) -> None:
+def _vector(
+    c: Canvas, x: float, y: float, name: str, shape: str, tone: str, rows: int, seed: int
+) -> None:
     """Draw rows of features; the newest is framed, unless they are the source's."""
     height = 8 if rows == 7 else 13
     c.text(x + 33, y - 12, name, 11.5, "monobold")
@@ -169,10 +209,15 @@ WIDTH = 2
 
 def beam_levels() -> list[list[tuple[str, float, bool]]]:
     """Return each level of the tree as (words so far, log-probability, kept), best first."""
-    levels, alive = [], [("", 0.0)]
+    levels = []
+    alive = [("", 0.0)]
     for _ in range(4):
-        grown = [(f"{words} {word}".strip(), score + math.log(chance))
-                 for words, score in alive if words in CHANCES for word, chance in CHANCES[words].items()]  # fmt: skip
+        grown = [
+            (f"{words} {word}".strip(), score + math.log(chance))
+            for words, score in alive
+            if words in CHANCES
+            for word, chance in CHANCES[words].items()
+        ]
         grown.sort(key=lambda item: -item[1])
         levels.append([(words, score, rank < WIDTH) for rank, (words, score) in enumerate(grown)])
         alive = grown[:WIDTH]
@@ -184,18 +229,22 @@ def beam() -> Canvas:
     c = Canvas(
         900,
         384,
-        "A beam search of width 2: of all continuations the two with the best sum of log-probabilities are kept",
+        "A beam search of width 2: of all continuations "
+        "the two with the best sum of log-probabilities are kept",
     )
     heading(c, 30, 34, "beam size 2")
     note(c, 870, 34, "the number is the sum of log-probabilities so far", "end")
     places: dict[str, Box] = {"": c.box(30, 176, 52, 34, "<s>", "teal", 12.5, "mono")}
     for depth, level in enumerate(beam_levels()):
-        x, gap = 142 + 192 * depth, 66
+        x = 142 + 192 * depth
+        gap = 66
         top = 193 - gap * (len(level) - 1) / 2
         order = sorted(level, key=lambda item: (places[_parent(item[0])].y, -item[1]))
         # The pruned first, so that the lines that stay lie on top.
         for i, (words, score, kept) in sorted(enumerate(order), key=lambda item: item[1][2]):
-            places[words] = _node(c, x, top + gap * i - 20, words, score, kept, places[_parent(words)])
+            places[words] = _node(
+                c, x, top + gap * i - 20, words, score, kept, places[_parent(words)]
+            )
         note(c, x + 59, 330, f"best 2 of {'2 · ' if depth else ''}v", size=11.5)
     note(c, 450, 358, "greedy search would have followed io, and never found the better sentence")
     return c
@@ -210,9 +259,20 @@ def _node(c: Canvas, x: float, y: float, words: str, score: float, kept: bool, p
     tone = "green" if words.startswith("ti amo molto </s>") else "blue" if kept else "grey"
     colour = TONES[tone].edge if kept else EDGE
     box = c.box(x, y, 118, 40, tone=tone, dash=None if kept else "4 3")
-    c.text(x + 12, y + 20, words.rpartition(" ")[2], 12.5, "mono", INK if kept else "#94a3b8", "start")
-    c.text(x + 108, y + 20, f"{score:.2f}".replace("-", "−"), 11, "mono", MUTED if kept else "#94a3b8", "end")
-    (x0, y0), (x1, y1) = parent.right, box.left
+    c.text(
+        x + 12, y + 20, words.rpartition(" ")[2], 12.5, "mono", INK if kept else "#94a3b8", "start"
+    )
+    c.text(
+        x + 108,
+        y + 20,
+        f"{score:.2f}".replace("-", "−"),
+        11,
+        "mono",
+        MUTED if kept else "#94a3b8",
+        "end",
+    )
+    x0, y0 = parent.right
+    x1, y1 = box.left
     middle = (x0 + x1) / 2
     c.path(
         f"M{x0} {y0:g} C{middle} {y0:g} {middle} {y1:g} {x1} {y1:g}",

@@ -1,4 +1,4 @@
-"""The picture of the README: a notebook, the module that it is, and the translator that comes out."""
+"""The picture of the README: a notebook, its module, and the translator that they train."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,10 @@ CODE = [
 def hero() -> Canvas:
     """Draw notebook, module and translator from left to right."""
     c = Canvas(
-        900, 380, "A chapter's notebook and a module of the library are one source; together they train a translator"
+        900,
+        380,
+        "A chapter's notebook and a module of the library are one source; "
+        "together they train a translator",
     )
     notebook = _window(c, 24, 30, 266, 298, "03_attention.ipynb", "orange")
     module = _window(c, 346, 54, 284, 250, "transformer/attention.py", "blue")
@@ -37,21 +40,37 @@ def hero() -> Canvas:
 def _window(c: Canvas, x: float, y: float, w: float, h: float, name: str, tone: str) -> Box:
     """Draw a window with a soft shadow and a title bar."""
     for grow, share in ((6, 0.02), (3, 0.04)):
-        c.frame(x - grow, y - grow + 4, w + 2 * grow, h + 2 * grow, "none", blend(WHITE, INK, share), radius=12 + grow)
+        c.frame(
+            x - grow,
+            y - grow + 4,
+            w + 2 * grow,
+            h + 2 * grow,
+            "none",
+            blend(WHITE, INK, share),
+            radius=12 + grow,
+        )
     box = c.frame(x, y, w, h, EDGE, WHITE, radius=12)
-    c.path(f"M{x} {y + 30} V{y + 12} q0 -12 12 -12 H{x + w - 12} q12 0 12 12 V{y + 30} Z", EDGE, 1.3, TONES[tone].fill)
+    c.path(
+        f"M{x} {y + 30} V{y + 12} q0 -12 12 -12 H{x + w - 12} q12 0 12 12 V{y + 30} Z",
+        EDGE,
+        1.3,
+        TONES[tone].fill,
+    )
     for i, dot in enumerate(("rose", "yellow", "green")):
-        c.add("circle", cx=x + 18 + 15 * i, cy=y + 15, r=4.5, fill=blend(TONES[dot].edge, WHITE, 0.25))
+        c.add(
+            "circle", cx=x + 18 + 15 * i, cy=y + 15, r=4.5, fill=blend(TONES[dot].edge, WHITE, 0.25)
+        )
     c.text(x + 66, y + 15, name, 11.5, "monobold", anchor="start")
     return box
 
 
 def _notebook(c: Canvas, window: Box) -> None:
     """Draw a heading, an equation, a code cell and its heat map."""
-    x, y = window.x + 20, window.y + 30
+    x = window.x + 20
+    y = window.y + 30
     c.text(x, y + 26, "3 · Attention", 17, "bold", anchor="start")
-    c.text(x, y + 50, "A word learns what it means", 11.5, colour=MUTED, anchor="start")
-    c.text(x, y + 66, "by asking the others.", 11.5, colour=MUTED, anchor="start")
+    c.text(x, y + 50, "What a word means depends", 11.5, colour=MUTED, anchor="start")
+    c.text(x, y + 66, "on the words around it.", 11.5, colour=MUTED, anchor="start")
     c.text(window.centre[0], y + 94, "softmax(QKᵀ / √d) V", 14, "italic")
     c.text(x - 2, y + 127, "[3]:", 9.5, "mono", "#94a3b8", "start")
     c.box(x + 28, y + 113, 204, 28, tone="grey", radius=5)
@@ -64,14 +83,30 @@ def _notebook(c: Canvas, window: Box) -> None:
 
 def _weight(i: int, j: int) -> str:
     """Return the colour of an attention weight, strong where words belong together."""
-    together = {(0, 1), (1, 0), (2, 3), (3, 2), (3, 3), (3, 6), (4, 6), (5, 6), (6, 4), (6, 5), (1, 3)}
-    return shade("purple", 0.55 + 0.45 * noise(i, j, 2) if (i, j) in together else 0.02 + 0.16 * noise(i, j, 3))
+    together = {
+        (0, 1),
+        (1, 0),
+        (2, 3),
+        (3, 2),
+        (3, 3),
+        (3, 6),
+        (4, 6),
+        (5, 6),
+        (6, 4),
+        (6, 5),
+        (1, 3),
+    }
+    return shade(
+        "purple",
+        0.55 + 0.45 * noise(i, j, 2) if (i, j) in together else 0.02 + 0.16 * noise(i, j, 3),
+    )
 
 
 def _module(c: Canvas, window: Box) -> None:
     """Draw the code of the module in colours."""
     for row, line in enumerate(CODE):
-        y, x = window.y + 60 + 27 * row, window.x + 32
+        x = window.x + 32
+        y = window.y + 60 + 27 * row
         c.text(window.x + 18, y, str(row + 1), 9.5, "mono", "#94a3b8")
         column = 0
         for text, tone in line:
@@ -82,7 +117,8 @@ def _module(c: Canvas, window: Box) -> None:
 
 def _between(c: Canvas, left: float, right: float) -> None:
     """Draw the arrow that goes both ways."""
-    middle, y = (left + right) / 2, 177
+    middle = (left + right) / 2
+    y = 177
     c.arrow((middle, y), (right - 7, y), colour=INK, stroke=2.2)
     c.arrow((middle, y), (left + 7, y), colour=INK, stroke=2.2)
     c.text(middle, y - 17, "one", 12, "bold")

@@ -6,8 +6,10 @@ from canvas import EDGE, INK, MUTED, TONES, WHITE, Box, Canvas
 from parts import SOURCE, TARGET, heading, note, shade, token_row
 
 
-def _sublayer(c: Canvas, x: float, y: float, label: str, tone: str, inputs: tuple[str, ...] = ()) -> tuple[Box, Box]:
-    """Draw a sublayer with its sum and norm, and the residual over them; return the sublayer and the norm."""
+def _sublayer(
+    c: Canvas, x: float, y: float, label: str, tone: str, inputs: tuple[str, ...] = ()
+) -> tuple[Box, Box]:
+    """Draw a sublayer, its residual and norm; return the boxes of sublayer and norm."""
     box = c.box(x + 20, y - 34, 106, 68, tone=tone)
     c.text(box.centre[0] + (7 if inputs else 0), y, label, 12)
     total = c.plus(x + 145, y, "yellow")
@@ -22,7 +24,9 @@ def _sublayer(c: Canvas, x: float, y: float, label: str, tone: str, inputs: tupl
     c.arrow(box.right, total.left)
     c.arrow(total.right, norm.left)
     gold = TONES["yellow"].edge
-    c.arrow((x - 4, y), (x - 4, y - 56), (total.centre[0], y - 56), total.top, colour=gold, stroke=1.6)
+    c.arrow(
+        (x - 4, y), (x - 4, y - 56), (total.centre[0], y - 56), total.top, colour=gold, stroke=1.6
+    )
     return box, norm
 
 
@@ -31,7 +35,8 @@ def encoder_layer() -> Canvas:
     c = Canvas(
         820,
         384,
-        "An encoder layer: self-attention and feed-forward, each with add and norm; every word sees every word",
+        "An encoder layer: self-attention and feed-forward, each with add and norm; "
+        "every word sees every word",
     )
     c.frame(124, 56, 548, 140, TONES["teal"].edge, shade("teal", 0.04))
     c.text(136, 40, "encoder layer, N times", 13, "bold", anchor="start")
@@ -54,7 +59,11 @@ def _everyone(c: Canvas, y: float) -> None:
     lower = token_row(c, 175, y + 76, SOURCE, 62, tone=lambda i: "orange" if i == 3 else "plain")
     upper = c.box(lower[3].x, y + 8, 62, 26, "cat", "orange", 11.5, "mono", radius=5)
     for i, word in enumerate(lower):
-        c.arrow((word.top[0], word.y - 2), (upper.bottom[0] + 7 * (i - 3), upper.y + 28), colour=TONES["orange"].edge)
+        c.arrow(
+            (word.top[0], word.y - 2),
+            (upper.bottom[0] + 7 * (i - 3), upper.y + 28),
+            colour=TONES["orange"].edge,
+        )
     c.text(lower[3].x - 14, upper.centre[1], "past", 12, colour=MUTED, anchor="end")
     c.text(lower[3].x + 76, upper.centre[1], "future", 12, colour=MUTED, anchor="start")
     note(c, 410, y + 122, "every word attends to every word, before it and after it")
@@ -65,7 +74,8 @@ def decoder_layer() -> Canvas:
     c = Canvas(
         888,
         330,
-        "A decoder layer: masked self-attention, cross-attention to the encoder's output, feed-forward",
+        "A decoder layer: masked self-attention, "
+        "cross-attention to the encoder's output, feed-forward",
     )
     c.frame(76, 56, 698, 150, TONES["teal"].edge, shade("teal", 0.04))
     c.text(88, 40, "decoder layer, N times", 13, "bold", anchor="start")
@@ -91,12 +101,14 @@ def _layer_inputs(c: Canvas, cross: Box) -> None:
     memory = c.box(x - 52, 254, 104, 30, "memory", "teal", 12.5, "mono")
     c.text(x, 302, "(b, k, d) from the encoder", 11.5, "mono", MUTED)
     for name, dx in (("k", -24), ("v", 24)):
-        c.arrow((x + dx, memory.y), (x + dx, cross.y + cross.h), colour=TONES["teal"].edge, stroke=1.7)
+        c.arrow(
+            (x + dx, memory.y), (x + dx, cross.y + cross.h), colour=TONES["teal"].edge, stroke=1.7
+        )
         c.text(x + dx, cross.y + cross.h - 9, name, 11, "mono", TONES["orange"].edge)
-    own = cross.centre[0] - 222
-    c.matrix(own - 24, 244, 4, 4, 12, lambda i, j: TONES["teal"].edge if j <= i else WHITE, EDGE)
-    c.arrow((own, 241), (own, cross.y + cross.h))
-    c.text(own, 308, "sees itself and the past", 11.5, colour=MUTED)
+    left = cross.centre[0] - 222
+    c.matrix(left - 24, 244, 4, 4, 12, lambda i, j: TONES["teal"].edge if j <= i else WHITE, EDGE)
+    c.arrow((left, 241), (left, cross.y + cross.h))
+    c.text(left, 308, "sees itself and the past", 11.5, colour=MUTED)
     note(c, x + 230, 268, "three sublayers,\nthree residuals")
 
 
@@ -105,9 +117,12 @@ def masks() -> Canvas:
     c = Canvas(
         900,
         330,
-        "The causal and the padding mask of two sentences, joined by and; rows are queries, columns are keys",
+        "The causal and the padding mask of two sentences, joined by and; "
+        "rows are queries, columns are keys",
     )
-    numbers, first, second = list("012345"), ["<s>", *TARGET], ["<s>", "ti", "amo", "molto", "<pad>", "<pad>"]
+    numbers = list("012345")
+    first = ["<s>", *TARGET]
+    second = ["<s>", "ti", "amo", "molto", "<pad>", "<pad>"]
     for x, name, shape in (
         (58, "causal", "(1, 1, q, k)"),
         (280, "padding", "(b, 1, 1, k)"),
@@ -139,11 +154,20 @@ def _mask(
     queries: list[str] | None = None,
 ) -> Box:
     """Draw a mask with its keys above and its queries at the left."""
-    box = c.matrix(x, y, rows, 6, 22, lambda i, j: TONES["teal"].edge if allowed(i, j) else WHITE, "#b6c2d1")
+    box = c.matrix(
+        x, y, rows, 6, 22, lambda i, j: TONES["teal"].edge if allowed(i, j) else WHITE, "#b6c2d1"
+    )
     for j, key in enumerate(keys):
         turned = max(map(len, keys)) > 2
         at = (x + 22 * j + 11, y - 8)
-        c.text(*at, key, 10.5, "mono", anchor="start" if turned else "middle", turn=-45 if turned else 0)
+        c.text(
+            *at,
+            key,
+            10.5,
+            "mono",
+            anchor="start" if turned else "middle",
+            turn=-45 if turned else 0,
+        )
     for i, query in enumerate(queries or []):
         c.text(x - 6, y + 22 * i + 11, query, 10.5, "mono", anchor="end")
     return box
@@ -156,18 +180,22 @@ def _legend(c: Canvas, x: float, y: float) -> None:
 
 def model() -> Canvas:
     """Draw the shapes through the whole model."""
-    c = Canvas(900, 360, "The shapes through the whole model: 64 sentences of 8 tokens, 512 features, v words")
+    c = Canvas(
+        900,
+        360,
+        "The shapes through the whole model: 64 sentences of 8 tokens, 512 features, v words",
+    )
     encoder = _lane(c, 96, "src", "encoder", "× 6 layers")
     decoder = _lane(c, 236, "tgt", "decoder", "× 6 layers")
     memory = c.box(652, 78, 92, 36, "memory", "teal", 13, "mono")
     c.text(698, 64, "(64, 8, 512)", 11.5, "mono", INK)
     c.arrow(encoder.right, memory.left)
-    turn, down = (698, 166), (decoder.centre[0], 166)
-    c.arrow(memory.bottom, turn, down, decoder.top, colour=TONES["teal"].edge, stroke=1.8)
+    corners = [(698, 166), (decoder.centre[0], 166)]
+    c.arrow(memory.bottom, *corners, decoder.top, colour=TONES["teal"].edge, stroke=1.8)
     note(c, 601, 154, "keys and values", size=11.5)
     _logits(c, decoder)
-    sizes = "64 sentences · 8 tokens · d_model 512 = 8 heads of 64 · d_ff 2048 · v tokens in the vocabulary"
-    c.text(450, 334, sizes, 12, colour=MUTED)
+    sizes = "64 sentences · 8 tokens · d_model 512 = 8 heads of 64 · d_ff 2048"
+    c.text(450, 334, f"{sizes} · v tokens in the vocabulary", 12, colour=MUTED)
     return c
 
 

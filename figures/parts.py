@@ -50,23 +50,49 @@ def token_row(
 ) -> list[Box]:
     """Draw one box for each word, from left to right."""
     return [
-        c.box(x + i * (w + gap), y, w, h, word, tone if isinstance(tone, str) else tone(i), size, "mono", radius=5)
+        c.box(
+            x + i * (w + gap),
+            y,
+            w,
+            h,
+            word,
+            tone if isinstance(tone, str) else tone(i),
+            size,
+            "mono",
+            radius=5,
+        )
         for i, word in enumerate(words)
     ]
 
 
-def operator(c: Canvas, x: float, y: float, label: str, tone: str = "plain", w: float = 54, font: str = "mono") -> Box:
+def operator(
+    c: Canvas,
+    x: float,
+    y: float,
+    label: str,
+    tone: str = "plain",
+    w: float = 54,
+    font: str = "mono",
+) -> Box:
     """Draw a pill that names an operation, centred on (x, y)."""
     return c.box(x - w / 2, y - 13, w, 26, label, tone, 12, font, radius=13)
 
 
 def note(
-    c: Canvas, x: float, y: float, text: str, anchor: str = "middle", size: float = 12, colour: str = MUTED
+    c: Canvas,
+    x: float,
+    y: float,
+    text: str,
+    anchor: str = "middle",
+    size: float = 12,
+    colour: str = MUTED,
 ) -> None:
     """Write a remark."""
     c.text(x, y, text, size, "sans", colour, anchor)
 
 
-def heading(c: Canvas, x: float, y: float, text: str, anchor: str = "start", size: float = 15) -> None:
+def heading(
+    c: Canvas, x: float, y: float, text: str, anchor: str = "start", size: float = 15
+) -> None:
     """Write the title of a panel."""
     c.text(x, y, text, size, "bold", INK, anchor)

@@ -33,7 +33,8 @@ def chapters(only: list[str]) -> list[Path]:
     paths = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
     unknown = [name for name in only if not any(path.name.startswith(name) for path in paths)]
     if unknown:
-        raise SystemExit(f"No chapter starts with {', '.join(unknown)}; there are {', '.join(p.stem for p in paths)}.")
+        known = ", ".join(path.stem for path in paths)
+        raise SystemExit(f"No chapter starts with {', '.join(unknown)}; there are {known}.")
     if not paths:
         raise SystemExit(f"No chapters in {FOLDER}.")
     return [path for path in paths if not only or path.name.startswith(tuple(only))]
@@ -47,7 +48,7 @@ def title(notebook: NotebookNode) -> str:
 
 
 def run(notebook: NotebookNode, label: str) -> None:
-    """Run every cell of a notebook in place; the working folder is the one of the notebooks.
+    """Run every cell of a notebook in place; the working folder is that of the notebooks.
 
     Raises `CellError` at the first cell that fails.
     """
@@ -62,7 +63,10 @@ def run(notebook: NotebookNode, label: str) -> None:
     )
     client.reset_execution_trackers()
     # disable=None: no bar where the output is not a terminal
-    with client.setup_kernel(), tqdm(notebook.cells, label, unit="cell", leave=False, disable=None) as cells:
+    with (
+        client.setup_kernel(),
+        tqdm(notebook.cells, label, unit="cell", leave=False, disable=None) as cells,
+    ):
         for index, cell in enumerate(cells):
             try:
                 client.execute_cell(cell, index)
@@ -71,29 +75,33 @@ def run(notebook: NotebookNode, label: str) -> None:
 
 
 def failure(index: int, cell: NotebookNode, error: Exception) -> str:
-    """Say which cell failed and why, as a person wants to read it."""
+    """Return which cell failed and why, with the source of the cell."""
     lines = "\n".join(f"    {line}" for line in cell.source.splitlines())
-    reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error)
+    reason = (
+        f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error)
+    )
     return f"cell {index} failed:\n\n{lines}\n\n{reason}"
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
-    """Store a notebook with its outputs, and with nothing in it that depends on when or where it ran.
+    """Store a notebook with its outputs, but without timestamps and names of the machine.
 
-    The file is replaced at once: a reader never sees half of it.
+    The file is replaced at once, so no reader sees half of it.
     """
+    from transformer.files import atomic_write
+
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-    draft = path.with_suffix(".ipynb.part")
-    nbformat.write(notebook, draft)
-    draft.replace(path)
+    text = nbformat.writes(notebook)
+    atomic_write(path, (text if text.endswith("\n") else f"{text}\n").encode())
 
 
 @contextmanager
 def timed(label: str) -> Iterator[None]:
     """Print the label with the seconds that the block took, and a tick or a cross."""
-    start, mark = time.perf_counter(), "✗"
+    start = time.perf_counter()
+    mark = "✗"
     try:
         yield
         mark = "✓"
@@ -103,27 +111,32 @@ def timed(label: str) -> Iterator[None]:
 
 def train() -> None:
     """Train the translator that chapters 11 and 12 use, unless it was trained before."""
-    from transformer.fast import tune_allocator
-    from transformer.training import trained_translator
+    from transformer.cpu import process
+    from transformer.recipes import trained_translator
 
-    tune_allocator()
+    process.tune_allocator()
     with timed("     the English→Italian translator"):
         trained_translator()
 
 
 def translate() -> None:
-    """Translate one sentence with the trained translator, and say where to look next."""
-    from transformer.inference import Translator
+    """Translate one sentence with the trained translator, and print where to go next."""
+    from transformer.translator import Translator
 
-    print(f"\n{SENTENCE} → {Translator.load('en-it').translate([SENTENCE])[0]}\n")
+    translation = Translator.load("en-it").translate([SENTENCE])[0]
+    print(f"\n{SENTENCE} → {translation}\n")
     print("Now take the course yourself: make lab opens the first chapter.")
     print("README.md lists the chapters, and shows how to use the package on text of your own.")
 
 
 def course(only: list[str], keep: bool) -> None:
-    """Run the chapters; without a selection, also train the translator on the way and translate at the end."""
+    """Run the chapters.
+
+    Without a selection, the translator is trained on the way, and used at the end.
+    """
     for path in chapters(only):
-        notebook, number = nbformat.read(path, as_version=4), path.name[:2]
+        notebook = nbformat.read(path, as_version=4)
+        number = path.name[:2]
         label = f"{number} · {title(notebook)}"
         try:
             with timed(label):
@@ -141,8 +154,12 @@ def course(only: list[str], keep: bool) -> None:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description="Run the chapters of the course in order.")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="run only these chapters, such as 03")
-    parser.add_argument("--write", action="store_true", help="keep the outputs in the notebooks (for maintainers)")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NN", help="run only these chapters, such as 03"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="keep the outputs in the notebooks (for maintainers)"
+    )
     options = parser.parse_args()
     try:
         course(options.only, options.write)

@@ -27,12 +27,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 each_figure = pytest.mark.parametrize("name", draw.FIGURES)
 
 
-# --- the diagrams ----------------------------------------------------------------------------------------------------
+# --- the diagrams ---------------------------------------------------------------------------------
 
 
 @each_figure
 def test_figure_is_what_the_code_draws(name: str) -> None:
-    assert (ROOT / "figures" / f"{name}.svg").read_bytes().decode() == draw.FIGURES[name]().svg(), "run: make figures"
+    stored = (ROOT / "figures" / f"{name}.svg").read_bytes().decode()
+    assert stored == draw.FIGURES[name]().svg(), "run: make figures"
 
 
 def test_no_figure_is_left_over() -> None:
@@ -41,7 +42,8 @@ def test_no_figure_is_left_over() -> None:
 
 def test_every_figure_is_used_and_every_used_figure_exists() -> None:
     pages = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    used = {name for page in pages for name in re.findall(r"figures/(\w+)\.svg", page.read_text(encoding="utf-8"))}
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    used = {name for text in texts for name in re.findall(r"figures/(\w+)\.svg", text)}
     assert used == set(draw.FIGURES)
 
 
@@ -55,7 +57,8 @@ def test_figure_fits_a_notebook(name: str) -> None:
 def cut_off(svg: str) -> list[str]:
     """Return the level texts of a figure that leave its canvas."""
     root = ElementTree.fromstring(svg)
-    width, height = float(root.get("width")), float(root.get("height"))
+    width = float(root.get("width"))
+    height = float(root.get("height"))
     lost = []
     for group in root.iter(f"{SVG}g"):
         place = re.fullmatch(r"translate\((\S+) (\S+)\) scale\((\S+) \S+\)", group.get("transform"))
@@ -90,7 +93,7 @@ def test_a_character_without_a_glyph_is_named() -> None:
         canvas.Canvas(100, 40, "cat").text(50, 20, "猫")
 
 
-# --- the notebooks' pictures -----------------------------------------------------------------------------------------
+# --- the notebooks' pictures ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -109,10 +112,13 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
 
 def words(axes: Axes) -> tuple[list[str], list[str]]:
     """Return the labels of the rows and of the columns."""
-    return [t.get_text() for t in axes.get_yticklabels()], [t.get_text() for t in axes.get_xticklabels()]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    return rows, columns
 
 
-QUERIES, KEYS = ["c'è", "un", "gatto"], ["there", "is", "a", "cat"]
+QUERIES = ["c'è", "un", "gatto"]
+KEYS = ["there", "is", "a", "cat"]
 
 
 def test_rows_are_queries_and_columns_are_keys(shown: list[Figure]) -> None:
@@ -138,13 +144,17 @@ def test_mask_has_rows_of_queries_and_fills_what_is_true(shown: list[Figure]) ->
 @pytest.mark.parametrize(
     "weights", [torch.full((5, 3, 4), 0.25), [torch.full((3, 4), 0.25)] * 5], ids=["tensor", "list"]
 )
-def test_heads_are_drawn_side_by_side_on_one_scale(shown: list[Figure], weights: torch.Tensor | list) -> None:
+def test_heads_are_drawn_side_by_side_on_one_scale(
+    shown: list[Figure], weights: torch.Tensor | list
+) -> None:
     plotting.plot_attention(weights, QUERIES, KEYS, title="five heads")
     assert [axes.get_xlabel() for axes in shown[0].axes] == [f"head {head}" for head in range(5)]
     assert {axes.images[0].get_clim() for axes in shown[0].axes} == {(0, 1)}
 
 
-@pytest.mark.parametrize("plot", [plotting.plot_attention, plotting.plot_matrix, plotting.plot_mask])
+@pytest.mark.parametrize(
+    "plot", [plotting.plot_attention, plotting.plot_matrix, plotting.plot_mask]
+)
 def test_labels_that_do_not_fit_are_refused(plot, shown: list[Figure]) -> None:
     with pytest.raises(ValueError, match="has 4 labels, but the matrix has 3 rows"):
         plot(torch.zeros(3, 4), KEYS, QUERIES)
@@ -166,7 +176,8 @@ def test_centred_matrix_is_white_at_zero(shown: list[Figure]) -> None:
 
 
 def test_lines_and_bars_show_their_values(shown: list[Figure]) -> None:
-    plotting.plot_lines({"with": [3.0, 2.0, 1.0], "without": torch.tensor([3.0, 3.0, 3.0])}, x=[10, 20, 30], logy=True)
+    series = {"with": [3.0, 2.0, 1.0], "without": torch.tensor([3.0, 3.0, 3.0])}
+    plotting.plot_lines(series, x=[10, 20, 30], logy=True)
     plotting.plot_bars({"with": 1, "without": torch.tensor(3.5)}, "loss")
     lines = shown[0].axes[0].get_lines()
     assert [line.get_ydata().tolist() for line in lines] == [[3.0, 2.0, 1.0], [3.0, 3.0, 3.0]]

@@ -67,7 +67,8 @@ from transformer.model import Transformer
 #
 # With many sentences the arithmetic weighs more, and other costs appear: a beam search copies its
 # cache at every step, and looks for the best few of $n \cdot v$ numbers.
-#
+
+# %% [markdown]
 # ## By hand
 #
 # ### Who descends from whom
@@ -114,7 +115,8 @@ from transformer.model import Transformer
 # A step then needs two products in place of four. (DeepSeek-V2 absorbs matrices in the same way.)
 # The absorbed matrices are larger than keys and values, and every sentence has its own, so this
 # pays for a few sentences, not for a batch.
-#
+
+# %% [markdown]
 # ### The largest of many
 #
 # A search wants the largest few of 10,000 numbers. Cut the row into fifty blocks. The largest

@@ -1,4 +1,7 @@
-"""One small file for each system. To add one: write a subclass of `System` in a file here, and name it below."""
+"""One small file for each system.
+
+To add one, write a subclass of `System` in a file here and name it below.
+"""
 
 from importlib import import_module
 
@@ -15,7 +18,7 @@ SYSTEMS = {
 
 
 def find(name: str) -> type[System]:
-    """Return the adapter of a system; ImportError when what it needs is not installed."""
+    """Return the adapter of a system; ImportError if its packages are not installed."""
     module, _, adapter = SYSTEMS[name].partition(":")
     return getattr(import_module(f"benchmarks.adapters.{module}"), adapter)
 

@@ -1,4 +1,4 @@
-"""What the benchmark asks of a system, and what all peers in PyTorch share: the loss, the optimiser, the precision."""
+"""The interface of a system, and what all peers in PyTorch share: loss, optimiser, precision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from benchmarks.work import SMOOTHING, Data, Size
 from transformer.data import BOS, EOS, PAD, Batch
 
 RATE = 3e-4
-SPECIAL = [PAD, BOS, EOS]  # what no translation of the benchmark may hold, so that all are equally long
+SPECIAL = [PAD, BOS, EOS]  # not allowed in a translation here, so that all have the same length
 
 
 def make_lively(output_bias: Tensor, last_gain: Tensor) -> None:
-    """Make an untrained model write to the end, and something that depends on what it reads.
+    """Make an untrained model write to the end, and let its output depend on its input.
 
-    With a tied table it would only repeat its last word; a random gain of the last norm sends it elsewhere. Otherwise a
-    cache that is wrong would not be noticed.
+    With a tied table an untrained model repeats its last token, and a wrong cache would not be
+    noticed. A random gain of the last norm changes that.
     """
     with torch.no_grad():
         output_bias[..., SPECIAL] = -1e9
@@ -28,7 +28,7 @@ def make_lively(output_bias: Tensor, last_gain: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a system is built for."""
+    """The work that a system is built for."""
 
     work: str
     size: Size
@@ -38,16 +38,18 @@ class Setting:
 
 
 class System:
-    """A library behind the same three calls. `works` and `dtypes` say what it can do.
+    """A library behind the same three calls.
 
-    At `slow_works` it is so slow that nobody would choose it, and a single sample will do.
+    `works` and `dtypes` name what it can do. For `slow_works` it is so slow that one sample is
+    enough.
     """
 
     name: str
     works: Sequence[str] = ("train", "greedy", "beam5", "one")
     dtypes: Sequence[str] = ("fp32", "bf16")
     slow_works: Sequence[str] = ()
-    tolerance: ClassVar = {"fp32": 2e-3, "bf16": 0.3}  # of a logit, when decoding is checked
+    # How far below the best logit a chosen token may lie when decoding is checked.
+    tolerance: ClassVar = {"fp32": 2e-3, "bf16": 0.3}
 
     def __init__(self, setting: Setting):
         raise NotImplementedError
@@ -57,31 +59,34 @@ class System:
         raise NotImplementedError
 
     def greedy(self, batches: Sequence[Tensor], steps: int) -> list[Tensor]:
-        """Return the likeliest `steps` tokens, step by step, of every source of every batch."""
+        """Return `steps` tokens by greedy search for every source of every batch."""
         raise NotImplementedError
 
     def beam(self, batches: Sequence[Tensor], steps: int, beam_size: int) -> list[Tensor]:
-        """Return the best `steps` tokens that beam search finds for every source of every batch."""
+        """Return `steps` tokens by beam search for every source of every batch."""
         raise NotImplementedError
 
     def parameters(self) -> int:
-        """Return how many numbers the model has to learn."""
+        """Return the number of parameters of the model."""
         raise NotImplementedError
 
     def logits(self, src: Tensor, tgt: Tensor) -> Tensor:
-        """Return the scores after every target position, all at once and without a cache: they check decoding."""
+        """Return the logits of all target positions in one pass, without a cache (for checks)."""
         raise NotImplementedError
 
 
 class Peer(System):
-    """A model in PyTorch with the loop that its users write."""
+    """A model in PyTorch with the training loop that its users write."""
 
     def __init__(self, setting: Setting):
         torch.manual_seed(0)
-        self.device, self.half = setting.device, setting.dtype == "bf16"
+        self.device = setting.device
+        self.half = setting.dtype == "bf16"
         self.model = self.build(setting.size).to(setting.device)
         if setting.work == "train":
-            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE, betas=(0.9, 0.98), eps=1e-9, fused=True)
+            self.optimizer = torch.optim.Adam(
+                self.model.parameters(), lr=RATE, betas=(0.9, 0.98), eps=1e-9, fused=True
+            )
             self.model.train()
         else:
             make_lively(self.output_bias(), self.last_gain())
@@ -102,7 +107,9 @@ class Peer(System):
     def train_step(self, batch: Batch) -> Tensor:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
             logits = self.logits(batch.src, batch.decoder_input).flatten(0, 1).float()
-            loss = F.cross_entropy(logits, batch.labels.flatten(), ignore_index=PAD, label_smoothing=SMOOTHING)
+            loss = F.cross_entropy(
+                logits, batch.labels.flatten(), ignore_index=PAD, label_smoothing=SMOOTHING
+            )
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

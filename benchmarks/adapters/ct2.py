@@ -1,4 +1,4 @@
-"""CTranslate2 with this library's model, exported: an engine in C++ that only decodes."""
+"""CTranslate2, an engine in C++ that only decodes, with an exported model of this library."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -12,11 +12,11 @@ from benchmarks.adapters.base import Setting, System, make_lively
 from benchmarks.adapters.ours import last_gain
 from transformer import Transformer
 from transformer.data import PAD
-from transformer.export import export_ctranslate2
+from transformer.engines import export_ctranslate2
 
 
 class CTranslate2(System):
-    """One-thread workers over batches on a CPU: several threads in one operator are far slower there."""
+    """On a CPU, one-thread workers share the batches; threads within an operator are far slower."""
 
     name = "ctranslate2-fp32"
     works = ("greedy", "one", "beam5")
@@ -25,13 +25,13 @@ class CTranslate2(System):
 
     def __init__(self, setting: Setting):
         torch.manual_seed(0)
-        self.model, self.device = Transformer(setting.size.config()).eval(), setting.device
+        self.model = Transformer(setting.size.config()).eval()
         make_lively(self.model.bias, last_gain(self.model))
         folder = setting.data.folder / f"ctranslate2-{setting.size.name}"
         if not folder.exists():
             export_ctranslate2(self.model, setting.data.tokenizer, folder)
-        vocabulary = setting.data.tokenizer.get_vocab()
-        self.ids, self.words = vocabulary, numpy.array(sorted(vocabulary, key=vocabulary.get), dtype=object)
+        self.ids = setting.data.tokenizer.get_vocab()
+        self.words = numpy.array(sorted(self.ids, key=self.ids.get), dtype=object)
         threads = torch.get_num_threads()
         self.translator = ctranslate2.Translator(
             str(folder),
@@ -40,7 +40,7 @@ class CTranslate2(System):
             inter_threads=threads if setting.device == "cpu" else 1,
             intra_threads=1,
         )
-        torch.set_num_threads(threads)  # it sets OpenMP's number for everybody in the process
+        torch.set_num_threads(threads)  # it changes the number of all OpenMP code in the process
 
     def greedy(self, batches: Sequence[Tensor], steps: int) -> list[Tensor]:
         return self.beam(batches, steps, beam_size=1)
@@ -53,11 +53,13 @@ class CTranslate2(System):
             max_decoding_length=steps,
             max_batch_size=max(map(len, batches)),
         )
-        ids = torch.tensor([[self.ids[word] for word in result.hypotheses[0]] for result in results])
+        ids = torch.tensor(
+            [[self.ids[word] for word in result.hypotheses[0]] for result in results]
+        )
         return list(ids.split([len(src) for src in batches]))
 
     def rows(self, src: Tensor) -> list[list[str]]:
-        """Return the words of each source, without padding."""
+        """Return the tokens of each source, without padding."""
         src = src.cpu()
         lengths = (src != PAD).sum(1).tolist()
         return [row[:length] for row, length in zip(self.words[src.numpy()].tolist(), lengths)]
@@ -70,7 +72,7 @@ class CTranslate2(System):
 
 
 class CTranslate2Int8(CTranslate2):
-    """The same with weights of 8 bits, made when the model is loaded."""
+    """The same with 8-bit weights, converted when the model is loaded."""
 
     name = "ctranslate2-int8"
     compute_type = "int8"

@@ -1,4 +1,4 @@
-"""Marian as Hugging Face transformers has it: the paper's architecture, with `generate` and its cache."""
+"""Marian in Hugging Face transformers: the paper's architecture, and `generate` with a cache."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ logging.set_verbosity_error()
 
 
 class Marian(Peer):
-    """Differs from ours: the bias of the logits is fixed, sines and cosines are not interleaved."""
+    """It differs from ours: the bias of the logits is fixed; sines and cosines do not alternate."""
 
     name = "hf-marian"
 
@@ -50,7 +50,9 @@ class Marian(Peer):
 
     def logits(self, src: Tensor, tgt: Tensor) -> Tensor:
         mask = (src != PAD).long()
-        return self.model(input_ids=src, attention_mask=mask, decoder_input_ids=tgt, use_cache=False).logits
+        return self.model(
+            input_ids=src, attention_mask=mask, decoder_input_ids=tgt, use_cache=False
+        ).logits
 
     def greedy(self, batches: Sequence[Tensor], steps: int) -> list[Tensor]:
         return self.beam(batches, steps, beam_size=1)
@@ -58,4 +60,7 @@ class Marian(Peer):
     @torch.inference_mode()
     def beam(self, batches: Sequence[Tensor], steps: int, beam_size: int) -> list[Tensor]:
         how = dict(num_beams=beam_size, do_sample=False, max_new_tokens=steps, use_cache=True)
-        return [self.model.generate(src, attention_mask=(src != PAD).long(), **how)[:, 1:] for src in batches]
+        return [
+            self.model.generate(src, attention_mask=(src != PAD).long(), **how)[:, 1:]
+            for src in batches
+        ]

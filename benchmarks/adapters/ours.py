@@ -9,12 +9,16 @@ from benchmarks.adapters.base import RATE, Setting, System, make_lively
 from benchmarks.work import SMOOTHING
 from transformer import Transformer
 from transformer.data import Batch
-from transformer.inference import TorchEngine
-from transformer.training import Recipe, Trainer
+from transformer.engines import PyTorchEngine
+from transformer.recipes import fast_trainer
+from transformer.training import TrainingConfig
 
 
 class Ours(System):
-    """`Trainer.step`, and the engine of `Translator`: packed weights, and on a CPU one-thread workers over batches."""
+    """`Trainer.step` of a `fast_trainer`, and the engine of `Translator`.
+
+    On a CPU the engine has packed weights, and one-thread workers that share the batches.
+    """
 
     name = "ours"
 
@@ -22,14 +26,14 @@ class Ours(System):
         torch.manual_seed(0)
         self.model = Transformer(setting.size.config()).to(setting.device)
         if setting.work == "train":
-            recipe = Recipe(
-                precision=setting.dtype, smoothing=SMOOTHING, averaging=0.0, peak_rate=RATE, warmup=1, steps=10**9
+            config = TrainingConfig(
+                steps=10**9, peak_lr=RATE, warmup=1, label_smoothing=SMOOTHING, ema_decay=0.0
             )
-            self.trainer = Trainer(self.model, recipe)
+            self.trainer = fast_trainer(self.model, config, setting.dtype)
         else:
             make_lively(self.model.bias, last_gain(self.model))
             self.model.eval().to(torch.bfloat16 if setting.dtype == "bf16" else torch.float32)
-            self.engine = TorchEngine(self.model)
+            self.engine = PyTorchEngine(self.model)
 
     def train_step(self, batch: Batch) -> float:
         return self.trainer.step(batch)
@@ -38,7 +42,8 @@ class Ours(System):
         return self.beam(batches, steps, beam_size=1)
 
     def beam(self, batches: Sequence[Tensor], steps: int, beam_size: int) -> list[Tensor]:
-        groups = [(src.tolist(), steps) for src in reversed(batches)]  # longest first, as `Translator` has them
+        # The longest first, as `Translator` passes them.
+        groups = [(src.tolist(), steps) for src in reversed(batches)]
         return [torch.tensor(ids) for ids in self.engine.search_all(groups, beam_size)][::-1]
 
     def parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""`torch.nn.Transformer` with the embeddings, the positions and the output that it leaves to its user."""
+"""`torch.nn.Transformer`, with the embeddings, positions and output layer that it does not have."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
 
 
 class Seq2Seq(nn.Module):
-    """The stacks of PyTorch between one table that embeds both sides and makes the logits.
+    """The stacks of PyTorch, with one table for both embeddings and for the logits.
 
-    Differs from ours by a norm after each stack, as `nn.Transformer` always has.
+    It differs from ours by a norm after each stack, which `nn.Transformer` always has.
     """
 
     def __init__(self, size: Size, inner_dropout: bool = False):
@@ -26,7 +26,9 @@ class Seq2Seq(nn.Module):
         d = size.d_model
         self.embedding = nn.Embedding(size.vocabulary, d, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=d**-0.5)
-        self.positions, self.dropout, self.scale = PositionalEncoding(d, size.max_len), nn.Dropout(DROPOUT), d**0.5
+        self.positions = PositionalEncoding(d, size.max_len)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.scale = d**0.5
         self.bias = nn.Parameter(torch.zeros(size.vocabulary))
         self.stacks = nn.Transformer(
             d, size.n_heads, size.n_layers, size.n_layers, size.d_ff, DROPOUT, batch_first=True
@@ -39,7 +41,7 @@ class Seq2Seq(nn.Module):
                         attention.dropout = 0.0
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Return the sum of word and position."""
+        """Return the sum of embeddings and positions."""
         return self.dropout(self.positions(self.embedding(ids) * self.scale))
 
     def encode(self, src: Tensor) -> Tensor:
@@ -47,14 +49,21 @@ class Seq2Seq(nn.Module):
         return self.stacks.encoder(self.embed(src), src_key_padding_mask=src == PAD)
 
     def decode(self, tgt: Tensor, memory: Tensor, src: Tensor) -> Tensor:
-        """Return the decoder's output; padding at the end of a target is in nobody's past, so it needs no mask."""
+        """Return the decoder's output.
+
+        Padding at the end of a target lies after all other tokens, so the causal mask hides it.
+        """
         future = torch.ones(2 * [tgt.shape[1]], dtype=torch.bool, device=tgt.device).triu(1)
         return self.stacks.decoder(
-            self.embed(tgt), memory, tgt_mask=future, tgt_is_causal=True, memory_key_padding_mask=src == PAD
+            self.embed(tgt),
+            memory,
+            tgt_mask=future,
+            tgt_is_causal=True,
+            memory_key_padding_mask=src == PAD,
         )
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the scores of all words."""
+        """Return the logits."""
         return F.linear(x, self.embedding.weight, self.bias)
 
     def forward(self, src: Tensor, tgt: Tensor) -> Tensor:
@@ -62,7 +71,7 @@ class Seq2Seq(nn.Module):
 
 
 class TorchNN(Peer):
-    """It has no search, so greedy is the loop of tutorials: the whole prefix again at every step. No beam search."""
+    """It has no search, so greedy is a tutorial's loop, which reads the whole prefix every step."""
 
     name = "torch.nn"
     works = ("train", "greedy", "one")
@@ -86,7 +95,8 @@ class TorchNN(Peer):
     @torch.inference_mode()
     def write(self, src: Tensor, steps: int) -> Tensor:
         """Return the translation of one batch."""
-        memory, ids = self.model.encode(src), src.new_full((len(src), 1), BOS)
+        memory = self.model.encode(src)
+        ids = src.new_full((len(src), 1), BOS)
         for _ in range(steps):
             states = self.model.decode(ids, memory, src)[:, -1]
             ids = torch.cat([ids, self.model.logits(states).argmax(-1, keepdim=True)], dim=1)

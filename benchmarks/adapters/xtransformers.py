@@ -1,4 +1,4 @@
-"""x-transformers: its encoder and decoder with the options that make them the paper's, and its cached `generate`."""
+"""x-transformers: its encoder and decoder as in the paper, and its `generate` with a cache."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,23 @@ from transformer.positional_encoding import sinusoidal_positions
 
 
 class Sinusoids(nn.Module):
-    """Positions from a table: its own sinusoids are computed at every call, and in float32 only."""
+    """Positions from a table; its own are computed at every call, and in float32 only."""
 
     def __init__(self, size: Size):
         super().__init__()
-        self.register_buffer("table", sinusoidal_positions(size.max_len, size.d_model), persistent=False)
+        self.register_buffer(
+            "table", sinusoidal_positions(size.max_len, size.d_model), persistent=False
+        )
 
     def forward(self, ids: Tensor, offset: int = 0, **_) -> Tensor:
         return self.table[offset : offset + ids.shape[1]]
 
 
 class Seq2Seq(nn.Module):
-    """What `XTransformer` is, but with the output tied to the embeddings, for which that class has no option.
+    """`XTransformer` with its output tied to the embeddings, for which that class has no option.
 
-    Differs from ours: no bias in attention's projections and in norms, no √d before the embeddings.
+    It differs from ours: there is no bias in attention's projections and in norms, and embeddings
+    are not multiplied by √d.
     """
 
     def __init__(self, size: Size):
@@ -43,26 +46,41 @@ class Seq2Seq(nn.Module):
             ff_custom_activation=nn.ReLU(),
             ff_sublayer_dropout=DROPOUT,
         )
-        words = dict(num_tokens=size.vocabulary, max_seq_len=size.max_len, use_abs_pos_emb=False, emb_dropout=DROPOUT)
-        self.encoder = TransformerWrapper(**words, return_only_embed=True, attn_layers=Encoder(**layers))
-        table, output = self.encoder.token_emb, nn.Linear(size.d_model, size.vocabulary)
+        vocabulary = dict(
+            num_tokens=size.vocabulary,
+            max_seq_len=size.max_len,
+            use_abs_pos_emb=False,
+            emb_dropout=DROPOUT,
+        )
+        self.encoder = TransformerWrapper(
+            **vocabulary, return_only_embed=True, attn_layers=Encoder(**layers)
+        )
+        table = self.encoder.token_emb
+        output = nn.Linear(size.d_model, size.vocabulary)
         output.weight = table.emb.weight
         nn.init.zeros_(output.bias)
         decoder = Decoder(**layers, cross_attend=True)
-        decoder = TransformerWrapper(**words, token_emb=table, to_logits=output, attn_layers=decoder)
-        self.encoder.pos_emb, decoder.pos_emb = Sinusoids(size), Sinusoids(size)
+        decoder = TransformerWrapper(
+            **vocabulary, token_emb=table, to_logits=output, attn_layers=decoder
+        )
+        self.encoder.pos_emb = Sinusoids(size)
+        decoder.pos_emb = Sinusoids(size)
         self.decoder = AutoregressiveWrapper(decoder, ignore_index=PAD, pad_value=PAD)
 
     def forward(self, src: Tensor, tgt: Tensor) -> Tensor:
         return self.decoder.net(tgt, context=self.encode(src), context_mask=src != PAD)
 
     def encode(self, src: Tensor) -> Tensor:
-        """Return the memory. `mask` would also blank the outputs of padding, a step more, and not in bf16."""
+        """Return the memory.
+
+        The option `mask` would also set the outputs of padding to 0: one more operation, and not
+        possible in bfloat16.
+        """
         return self.encoder(src, self_attn_kv_mask=src != PAD)
 
 
 class XTransformers(Peer):
-    """Its beam search repeats no source and has no length penalty, but cannot stop at </s>: greedy only."""
+    """Only greedy search: its beam search cannot stop at </s> and has no length penalty."""
 
     name = "x-transformers"
     works = ("train", "greedy", "one")
