@@ -453,7 +453,7 @@ def generate(
     The translations are without <s>, with </s> where it was reached, and padded.
     """
     config = model.config
-    written = src.new_full((len(src), min(max_len, config.max_len)), config.pad_id)
+    written = src.new_full((len(src), min(max_len, config.max_len)), config.pad_id).long()
     with inference_context(model):
         steps = decoder(model, src)
         ids = src.new_full((len(src),), config.bos_id)

@@ -602,9 +602,11 @@ def read_config(path: str | Path) -> Config:
 
 
 # %%
-def shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of floating-point numbers."""
-    return {name: tuple(x.shape) for name, x in weights.items() if x.is_floating_point()}
+def shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...] | torch.dtype]:
+    """Return the shape of every tensor, or its dtype if that is not floating-point."""
+    return {
+        name: tuple(x.shape) if x.is_floating_point() else x.dtype for name, x in weights.items()
+    }
 
 
 # %%

@@ -659,7 +659,7 @@ def load_checkpoint(trainer: Trainer, path: str | Path) -> dict:
         return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
 
     try:
-        adam = optimizer_state(trainer, part("optimizer"))
+        adam = optimizer_state(trainer, part("optimizer"), about["steps"])
         trainer.model.load_state_dict(part("model"))
         trainer.ema_model.load_state_dict(part("ema_model"))
         trainer.optimizer.load_state_dict(adam)
@@ -684,10 +684,11 @@ def read_about(path: str | Path) -> dict:
         raise ValueError(f"{path} is not a training checkpoint") from None
 
 
-def optimizer_state(trainer: Trainer, tensors: dict[str, Tensor]) -> dict:
+def optimizer_state(trainer: Trainer, tensors: dict[str, Tensor], steps: int) -> dict:
     """Return Adam's state from a checkpoint's tensors; KeyError or RuntimeError if one is wrong."""
-    state = trainer.optimizer.state_dict()
-    for i, parameter in enumerate(trainer.model.parameters()):
+    state = trainer.optimizer.state_dict() | {"state": {}}
+    # Adam makes its averages in the first step.
+    for i, parameter in enumerate(trainer.model.parameters() if steps else ()):
         averages = {
             name: tensors[f"{i}.{name}"].expand_as(parameter) for name in ("exp_avg", "exp_avg_sq")
         }

@@ -117,6 +117,14 @@ def checkpoints(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob("checkpoint-*.safetensors"))
 
 
+def remove_old_checkpoints(newest: Path) -> None:
+    """Keep the newest checkpoint and the one before; those of later steps are another run's."""
+    found = checkpoints(newest.parent)
+    end = found.index(newest) + 1
+    for other in found[: max(0, end - CHECKPOINTS_KEPT)] + found[end:]:
+        other.unlink()
+
+
 @dataclass
 class Run:
     """A training run: a trainer, the folder that it writes to, and how far it has come."""
@@ -147,19 +155,22 @@ class Run:
         val_batches = [collate(group).to(device) for group in groups]
         clock = time.perf_counter() - self.seconds
         with self.progress_bar() as bar:
-            for batches in training_batches(pairs, config, start=trainer.steps):
-                self.losses.append(trainer.step(*(batch.to(device) for batch in batches)))
+            batches = training_batches(pairs, config, start=trainer.steps)
+            while not self.ended():
+                self.losses.append(trainer.step(*(batch.to(device) for batch in next(batches))))
                 self.seconds = time.perf_counter() - clock
-                done = trainer.steps >= config.steps or self.seconds >= 60 * self.minutes
                 stopped = should_stop()
-                if done or stopped or trainer.steps % config.validate_every == 0:
+                if stopped or self.ended() or trainer.steps % config.validate_every == 0:
                     self.validate(val_batches, epoch_of(trainer, pairs))
                 self.show(bar)
                 if stopped:
                     raise KeyboardInterrupt
-                if done:
-                    break
         return self.history
+
+    def ended(self) -> bool:
+        """Return whether the steps or the minutes are over."""
+        over = self.trainer.steps >= self.trainer.config.steps
+        return over or self.seconds >= 60 * self.minutes
 
     def validate(self, val_batches: Sequence[Batch], epoch: int) -> None:
         """Add a row to the learning curve; write the curve, a checkpoint and the best model."""
@@ -180,8 +191,7 @@ class Run:
         notes = {"seconds": self.seconds, "history": self.history}
         path = self.folder / f"checkpoint-{trainer.steps:08d}.safetensors"
         save_checkpoint(trainer, path, notes)
-        for old in checkpoints(self.folder)[:-CHECKPOINTS_KEPT]:
-            old.unlink()
+        remove_old_checkpoints(path)
         atomic_write(self.folder / "history.json", json.dumps(self.history, indent=1).encode())
 
     def progress_bar(self) -> tqdm:
