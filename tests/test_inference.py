@@ -1,11 +1,15 @@
-"""What chapter 12 says of search, and what a translator refuses."""
+"""Test what greedy search, sampling and beam search find (chapter 12)."""
+
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from transformer.checks import (
+from transformer.checks.fixtures import (
     LIVELY,
     TREES,
     best_of_all,
@@ -15,61 +19,87 @@ from transformer.checks import (
     small_model,
     sources,
 )
-from transformer.data import train_tokenizer
 from transformer.inference import (
     IncrementalDecoder,
-    Translator,
+    RecomputingDecoder,
     beam_search,
-    bucket,
     greedy_search,
-    groups_by_length,
+    inference_context,
+    mask_special_tokens,
     sample,
-    scores,
 )
-from transformer.model import save_model
+from transformer.model import Transformer
 
-TEXTS = ["the cat is on the mat", "il gatto è sul tappeto"] * 3
 few = settings(max_examples=6, deadline=None, derandomize=True)
 
 
 @pytest.fixture(params=LIVELY, ids=lambda seed: f"model {seed}")
-def model(request):
+def model(request) -> Transformer:
     return decoding_model("cpu", seed=request.param)
 
 
 @pytest.fixture
-def src(model):
+def src(model) -> Tensor:
     return sources(9, "cpu")
 
 
-def test_cached_equals_uncached(model, src) -> None:
+def beam(model: Transformer, src: Tensor, max_len: int = 64, **options) -> Tensor:
+    """Return the translations of a beam of three, without their scores."""
+    return beam_search(model, src, 3, max_len=max_len, **options)[0]
+
+
+def seeded_sample(model: Transformer, src: Tensor, max_len: int = 64, **options) -> Tensor:
+    """Return translations drawn with the same random numbers each time."""
+    generator = torch.Generator().manual_seed(3)
+    return sample(model, src, max_len=max_len, generator=generator, **options)
+
+
+SEARCHES = {"greedy": greedy_search, "beam": beam, "sample": seeded_sample}
+each_search = pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+each_decoder = pytest.mark.parametrize("decoder", [IncrementalDecoder, RecomputingDecoder])
+
+
+# --- decoding step by step ------------------------------------------------------------------------
+
+
+@each_decoder
+def test_decoding_token_by_token_gives_the_logits_of_the_whole_model(model, src, decoder) -> None:
     tgt = torch.randint(3, 9, (4, 7))
     with torch.no_grad():
-        decoder = IncrementalDecoder(model, src)
-        cached = torch.stack([decoder.step(tgt[:, t]) for t in range(7)], dim=1)
-        torch.testing.assert_close(cached, model(src, tgt), atol=1e-5, rtol=1e-5)
+        steps = decoder(model, src)
+        one_by_one = torch.stack([steps.step(tgt[:, t]) for t in range(7)], dim=1)
+        torch.testing.assert_close(one_by_one, model(src, tgt), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "search",
-    [lambda *args: greedy_search(*args, 9), lambda *args: beam_search(*args, 3, 1.0, 9)[0]],
-    ids=["greedy", "beam"],
-)
-def test_padding_and_company_make_no_difference(model, src, search) -> None:
-    together = search(model, torch.cat([src, torch.zeros(4, 3, dtype=torch.int64)], dim=1)).tolist()
-    for row, ids in zip(together, src, strict=True):
-        alone = search(model, ids[ids != 0].unsqueeze(0))[0].tolist()
+@each_decoder
+def test_padding_changes_no_logit(model, src, decoder) -> None:
+    longer = torch.cat([src, torch.zeros(4, 5, dtype=torch.int64)], dim=1)
+    start = torch.ones(4, dtype=torch.int64)
+    with torch.no_grad():
+        plain, padded = (decoder(model, ids).step(start) for ids in (src, longer))
+    torch.testing.assert_close(plain, padded, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("search", [greedy_search, beam], ids=["greedy", "beam"])
+def test_padding_and_other_sentences_do_not_change_a_translation(model, src, search) -> None:
+    together = search(model, torch.cat([src, torch.zeros(4, 3, dtype=torch.int64)], dim=1), 9)
+    for row, ids in zip(together.tolist(), src, strict=True):
+        alone = search(model, ids[ids != 0].unsqueeze(0), 9)[0].tolist()
         assert [i for i in row if i] == [i for i in alone if i]
 
 
-def test_padding_changes_no_logit(model, src) -> None:
-    longer = torch.cat([src, torch.zeros(4, 5, dtype=torch.int64)], dim=1)
-    with torch.no_grad():
-        steps = [IncrementalDecoder(model, ids).step(torch.ones(4, dtype=torch.int64)) for ids in (src, longer)]
-    torch.testing.assert_close(*steps, atol=1e-5, rtol=1e-5)
+@each_search
+def test_ids_of_32_bits_are_translated_alike(model, src, search) -> None:
+    want = search(model, src, 9)
+    got = search(model, src.int(), 9)
+    assert got.dtype == torch.int64
+    assert got.equal(want)
 
 
-def test_greedy_takes_the_likeliest_token_each_time(model, src) -> None:
+# --- greedy search and beam search ----------------------------------------------------------------
+
+
+def test_greedy_search_takes_the_most_probable_token_each_time(model, src) -> None:
     assert greedy_search(model, src, 10).equal(greedy_by_hand(model, src, 10))
 
 
@@ -78,7 +108,7 @@ def test_a_beam_of_one_is_greedy(model, src) -> None:
 
 
 @pytest.mark.parametrize("width", [2, 3, 7, 20])
-def test_a_beams_scores_are_true(model, src, width: int) -> None:
+def test_a_beams_scores_are_the_log_probabilities(model, src, width: int) -> None:
     ids, log_probs = beam_search(model, src, width, max_len=8)
     torch.testing.assert_close(log_probs, log_probs_of(model, src, ids)[0], atol=1e-4, rtol=1e-4)
 
@@ -91,191 +121,263 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best(penalty: float) -> None:
     assert [[i for i in row if i] for row in ids.tolist()] == best_of_all(model, src, 4, penalty)
 
 
+@pytest.mark.parametrize("beam_size", [0, -1])
+def test_a_beam_without_hypotheses_is_refused(model, src, beam_size: int) -> None:
+    with pytest.raises(ValueError, match=f"^beam_size must be at least 1, not {beam_size}$"):
+        beam_search(model, src, beam_size)
+
+
 @few
 @given(width=st.integers(1, 6), max_len=st.integers(1, 9))
-def test_nothing_but_padding_follows_the_end_and_max_len_is_kept(width: int, max_len: int) -> None:
+def test_only_padding_follows_the_end_and_max_len_is_kept(width: int, max_len: int) -> None:
     model = decoding_model("cpu")
-    for ids in (
-        beam_search(model, sources(9, "cpu"), width, 1.0, max_len)[0],
-        greedy_search(model, sources(9, "cpu"), max_len),
-    ):
+    src = sources(9, "cpu")
+    found = [
+        beam_search(model, src, width, 1.0, max_len)[0],
+        greedy_search(model, src, max_len),
+        sample(model, src, max_len=max_len),
+    ]
+    for ids in found:
         assert ids.shape[1] <= max_len
         for row in ids.tolist():
             text, _, rest = "".join(map(str, row)).partition("2")
-            assert "0" not in text and "1" not in text and not rest.strip("0")
+            assert "0" not in text
+            assert "1" not in text
+            assert not rest.strip("0")
 
 
-def test_sampling_is_seeded_and_leaves_global_random_numbers_alone(model, src) -> None:
-    state = torch.get_rng_state()
-    one, two, other = (sample(model, src, max_len=9, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    assert one.equal(two) and not one.equal(other)
-    assert torch.get_rng_state().equal(state)
+def never_ending(max_len: int) -> Transformer:
+    """Return a model that never writes </s>."""
+    model = small_model(max_len=max_len)
+    with torch.no_grad():
+        model.bias[model.config.eos_id] = -1e4
+    return model
+
+
+@pytest.mark.parametrize("search", [greedy_search, sample, lambda *args: beam_search(*args)[0]])
+def test_a_translation_that_does_not_end_is_cut_off_after_64_tokens(search) -> None:
+    assert search(never_ending(max_len=80), torch.tensor([[4, 5, 2]])).shape == (1, 64)
+
+
+@each_search
+def test_no_translation_is_longer_than_the_models_max_len(search) -> None:
+    assert search(never_ending(max_len=16), torch.tensor([[4, 5, 2]]), 99).shape == (1, 16)
+
+
+# --- sampling -------------------------------------------------------------------------------------
+
+
+def test_sampling_is_seeded_and_leaves_the_global_random_numbers_alone(model, src) -> None:
+    random = torch.get_rng_state()
+    generators = (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+    one, same, other = (sample(model, src, max_len=9, generator=g) for g in generators)
+    assert one.equal(same)
+    assert not one.equal(other)
+    assert torch.get_rng_state().equal(random)
+
+
+def test_without_a_generator_sampling_draws_from_the_global_one(model, src) -> None:
+    torch.manual_seed(5)
+    one = sample(model, src, max_len=9)
+    two = sample(model, src, max_len=9)
+    torch.manual_seed(5)
+    assert sample(model, src, max_len=9).equal(one)
+    assert not two.equal(one)
 
 
 def test_sampling_from_the_best_alone_is_greedy(model, src) -> None:
     assert sample(model, src, top_k=1, max_len=10).equal(greedy_search(model, src, 10))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0])
-def test_a_temperature_that_can_not_be_is_refused(model, src, temperature: float) -> None:
-    with pytest.raises(ValueError, match="temperature must be above 0"):
+def test_sampling_at_a_low_temperature_is_greedy(model, src) -> None:
+    assert sample(model, src, temperature=1e-4, max_len=6).equal(greedy_search(model, src, 6))
+
+
+def test_top_k_excludes_all_other_tokens(model, src) -> None:
+    drawn = sample(model, src, temperature=1e4, top_k=2, max_len=6)
+    config = model.config
+    before = torch.cat([torch.full_like(drawn[:, :1], config.bos_id), drawn[:, :-1]], dim=1)
+    with torch.no_grad():
+        logits = model.eval()(src, before)
+    logits[..., [config.pad_id, config.bos_id]] = -math.inf
+    best = logits.topk(2).indices
+    end = (drawn == config.eos_id).long()
+    real = end.cumsum(1) - end == 0
+    assert (best == drawn.unsqueeze(-1)).any(-1)[real].all()
+    assert not drawn.equal(greedy_search(model, src, max_len=6)), "but it is not greedy search"
+
+
+def test_tokens_are_drawn_by_their_probability(model, src) -> None:
+    many = src[:1].expand(4000, -1)
+    with torch.no_grad():
+        logits = model.eval()(src[:1], torch.tensor([[1]]))[0, -1]
+    logits[[0, 1]] = -math.inf
+    for temperature in (0.5, 1.0, 2.0):
+        drawn = sample(model, many, temperature, max_len=1)[:, 0]
+        frequencies = drawn.bincount(minlength=9) / 4000
+        want = (logits / temperature).softmax(-1)
+        torch.testing.assert_close(frequencies, want, atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_an_impossible_temperature_is_refused(model, src, temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"^temperature must be above 0, not {temperature}"):
         sample(model, src, temperature=temperature)
 
 
+def test_padding_and_the_start_are_masked_in_place() -> None:
+    config = small_model(pad_id=4, bos_id=6, eos_id=0).config
+    scores = torch.randn(2, 3, 11)
+    before = scores.clone()
+    assert mask_special_tokens(scores, config) is scores
+    assert (scores[..., [4, 6]] == -math.inf).all()
+    others = [i for i in range(11) if i not in (4, 6)]
+    assert scores[..., others].equal(before[..., others])
+
+
+@each_search
+def test_searches_obey_the_special_ids_of_the_config(search) -> None:
+    model = decoding_model("cpu")
+    order = [4, 6, 0, 3, 1, 5, 2, 7, 8]  # the same model, its vocabulary in another order
+    renamed = small_model(vocab_size=9, max_len=24, pad_id=4, bos_id=6, eos_id=0)
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    for name in ("embedding.weight", "bias"):
+        state[name][order] = model.state_dict()[name]
+    renamed.load_state_dict(state)
+    renamed.positions.table.copy_(model.positions.table)
+    src = sources(9, "cpu")
+    new_id = torch.tensor(order)
+    want = new_id[greedy_search(model, src, 9)]
+    assert greedy_search(renamed, new_id[src], 9).equal(want)
+    ids = search(renamed, new_id[src], 9)
+    assert not (ids == 6).any()
+    ended = (ids == 0).int().cumsum(1) - (ids == 0).int() > 0
+    assert (ids == 4).equal(ended)
+
+
+# --- the model afterwards -------------------------------------------------------------------------
+
+
+def modes(module: nn.Module) -> dict[str, bool]:
+    """Return which modules are in training mode."""
+    return {name: part.training for name, part in module.named_modules()}
+
+
+def one_layer_apart(training: bool) -> Transformer:
+    """Return a model with one layer, and one dropout, in the other mode."""
+    model = decoding_model("cpu").train(training)
+    model.decoder.layers[1].train(not training)
+    model.dropout.train(not training)
+    return model
+
+
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("search", [greedy_search, beam_search, sample])
-def test_search_leaves_the_model_and_the_random_numbers_as_they_were(model, src, search, training: bool) -> None:
-    model.train(training)
-    state = torch.get_rng_state()
-    search(model, src, max_len=4)
-    assert model.training == training
-    assert search is sample or torch.get_rng_state().equal(state)
+@each_search
+def test_a_search_leaves_the_model_and_the_random_numbers_as_they_were(search, training) -> None:
+    model = one_layer_apart(training)
+    src = sources(9, "cpu")
+    before = modes(model)
+    random = torch.get_rng_state()
+    search(model, src, 4)
+    assert modes(model) == before
+    assert torch.get_rng_state().equal(random)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@each_search
+def test_a_search_finds_the_same_in_every_mode(search, training) -> None:
+    model = decoding_model("cpu").eval()
+    src = sources(9, "cpu")
+    assert search(one_layer_apart(training), src, 9).equal(search(model, src, 9))
+
+
+@each_search
+def test_the_model_is_restored_after_an_error_too(search) -> None:
+    model = one_layer_apart(training=True)
+    before = modes(model)
+    with pytest.raises(ValueError, match="the vocabulary, whose ids end at 8"):
+        search(model, torch.tensor([[9]]), 4)
+    assert modes(model) == before
     assert torch.is_grad_enabled()
 
 
-def test_the_model_is_put_back_also_after_an_error(model) -> None:
-    model.train()
-    with pytest.raises(ValueError, match="the vocabulary ends at 8"):
-        greedy_search(model, torch.tensor([[9]]))
-    assert model.training
+@pytest.mark.parametrize("training", [True, False])
+def test_inside_the_context_there_is_no_dropout_and_no_gradient(training: bool) -> None:
+    model = one_layer_apart(training)
+    before = modes(model)
+    with inference_context(model):
+        assert not any(modes(model).values())
+        assert not model(torch.tensor([[3]]), torch.tensor([[1]])).requires_grad
+    assert modes(model) == before
+    assert model(torch.tensor([[3]]), torch.tensor([[1]])).requires_grad
 
 
-# --- text to text ----------------------------------------------------------------------------------------------------
+def test_contexts_can_be_nested() -> None:
+    model = one_layer_apart(training=True)
+    before = modes(model)
+    with inference_context(model):
+        with inference_context(model):
+            pass
+        assert not any(modes(model).values())
+    assert modes(model) == before
 
 
-@pytest.fixture(scope="module")
-def translator() -> Translator:
-    tokenizer = train_tokenizer(TEXTS, 40)
-    return Translator(small_model(vocab_size=tokenizer.get_vocab_size(), max_len=24), tokenizer)
+def raises_in_the_context(model: Transformer) -> None:
+    with inference_context(model):
+        raise RuntimeError("stopped")
 
 
-def test_order_and_company_do_not_change_a_translation(translator) -> None:
-    texts = ["the cat", "the cat is on the mat", "mat", "the mat is on"]
-    alone = [translator.translate([text])[0] for text in texts]
-    assert translator.translate(texts) == alone
-    assert translator.translate(texts[::-1], max_tokens=30) == alone[::-1]
-    assert translator.translate([]) == []
+def test_the_context_restores_every_module_after_an_error() -> None:
+    model = one_layer_apart(training=True)
+    before = modes(model)
+    with pytest.raises(RuntimeError, match="stopped"):
+        raises_in_the_context(model)
+    assert modes(model) == before
+    assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        ("the cat", "a list of sentences, not one string"),
-        (["the cat", ""], "text 2 is empty"),
-        (["猫"], "text 1 has no character that the vocabulary knows"),
-        (["the cat " * 20], "text 1 has .* tokens, the model's max_len is 24: split it"),
-    ],
-)
-def test_bad_text_is_refused(translator, texts, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        translator.translate(texts)
+# --- a decoder of one's own -----------------------------------------------------------------------
 
 
-def test_a_beam_without_hypotheses_is_refused(translator) -> None:
-    with pytest.raises(ValueError, match="beam"):
-        translator.translate(["the cat"], beam_size=0)
+class Backwards(IncrementalDecoder):
+    """A decoder that prefers the least probable tokens."""
+
+    def argmax(self, logits: Tensor) -> Tensor:
+        return logits.masked_fill(logits.isinf(), math.inf).argmin(-1)
+
+    def best_extensions(
+        self, log_probs: Tensor, scores: Tensor, k: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        inverted = (-log_probs).masked_fill(log_probs.isinf(), -math.inf)
+        return super().best_extensions(inverted, scores, k)
 
 
-@pytest.fixture
-def saved(translator, tmp_path):
-    save_model(translator.model, tmp_path)
-    (tmp_path / "tokenizer.json").write_text(translator.tokenizer.to_str())
-    return tmp_path
+def test_a_decoder_may_bring_its_own_choice_of_tokens(model, src) -> None:
+    worst = greedy_search(model, src, 6, Backwards)
+    assert not worst.equal(greedy_search(model, src, 6))
+    first = greedy_by_hand_worst(model, src)
+    assert worst[:, 0].equal(first)
+    assert beam_search(model, src, 1, max_len=6, decoder=Backwards)[0].equal(worst)
 
 
-def test_a_translator_comes_back_from_its_folder(translator, saved) -> None:
-    assert Translator.load(saved).translate(["the cat"]) == translator.translate(["the cat"])
-
-
-def test_a_translator_that_is_not_there_is_named(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no model 'no-such-model'"):
-        Translator.load("no-such-model")
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_file_of_a_translator_that_was_cut_off_is_named(saved, name: str) -> None:
-    path = saved / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=name):
-        Translator.load(saved)
-
-
-def test_a_tokenizer_of_another_model_is_refused(saved) -> None:
-    (saved / "tokenizer.json").write_text(train_tokenizer(TEXTS, 30).to_str())
-    with pytest.raises(ValueError, match="they do not belong together"):
-        Translator.load(saved)
-
-
-# --- scores ----------------------------------------------------------------------------------------------------------
-
-
-def test_scores_are_sacrebleus_and_say_how() -> None:
-    found = scores(["the cat is on the mat", "no"], ["the cat is on the mat", "yes"])
-    assert 80 < found["BLEU"] < 100 and 0 < found["chrF"] < 100
-    assert all("version:" in signature for signature in found["signatures"])
-    assert "tok:13a" in found["signatures"][0]
-    assert "tok:none" in scores(["a b"], ["a b"], "none")["signatures"][0]
-
-
-def test_a_perfect_translation_has_100_points_and_a_wrong_one_none() -> None:
-    text = ["the cat is on the mat"]
-    assert scores(text, text)["BLEU"] == 100
-    assert scores(["uno due tre quattro cinque"], text)["BLEU"] == 0
-
-
-def test_texts_are_grouped_by_length_within_one_limit() -> None:
-    rows = [[0] * length for length in (3, 20, 5, 16, 17, 4)]
-    assert groups_by_length(rows, 40) == [[1, 4], [3, 2], [5, 0]]
-    assert groups_by_length(rows, 32) == [[1], [4], [3, 2], [5, 0]]
-    assert [bucket(length) for length in (1, 15, 16, 17, 32, 33)] == [16, 16, 16, 32, 32, 48]
-
-
-def test_translate_hands_its_options_to_the_search(translator, monkeypatch) -> None:
-    seen = []
-
-    def search(model, src, beam_size, length_penalty, max_len, decoder):
-        seen.append((tuple(src.shape), beam_size, length_penalty, max_len))
-        return src, None
-
-    monkeypatch.setattr("transformer.inference.beam_search", search)
-    translator.translate(["the cat", "the cat"], beam_size=3, length_penalty=0.6)
-    translator.translate(["the cat", "the cat"], max_tokens=10, beam_size=2)
-    width = seen[0][0][1]
-    assert seen[0] == ((2, width), 3, 0.6, 32)
-    assert seen[1:] == [((1, width), 2, 1.0, 32)] * 2
-
-
-def test_progress_is_shown_when_asked_for(translator, capsys) -> None:
-    translator.translate(["the cat"])
-    assert capsys.readouterr().err == ""
-    translator.translate(["the cat"], progress=True)
-    assert "translating" in capsys.readouterr().err
-
-
-def test_a_text_as_long_as_max_len_is_translated(translator) -> None:
-    limit = translator.model.config.max_len
-    length = len(translator.tokenizer.encode("the").ids)
-    words = (limit - 1) // length
-    assert len(translator.translate([" ".join(["the"] * words)], beam_size=1)) == 1
-    with pytest.raises(ValueError, match=rf"^text 2 has \d+ tokens, the model's max_len is {limit}: split it$"):
-        translator.translate(["the", " ".join(["the"] * (limit + 1))])
-
-
-def test_a_low_temperature_is_almost_greedy_and_top_k_rules_out_the_rest(model, src) -> None:
-    greedy = greedy_search(model, src, max_len=6)
-    assert torch.equal(sample(model, src, temperature=1e-4, max_len=6), greedy)
-    drawn = sample(model, src, temperature=1e4, top_k=2, max_len=6)
-    before = torch.cat([torch.full_like(drawn[:, :1], model.config.bos_id), drawn[:, :-1]], dim=1)
+def greedy_by_hand_worst(model: Transformer, src: Tensor) -> Tensor:
+    """Return the least probable first token of each sentence."""
     with torch.no_grad():
-        logits = model(src, before)
-    logits[..., [model.config.pad_id, model.config.bos_id]] = -torch.inf
-    best = logits.topk(2).indices
-    real = (drawn == model.config.eos_id).cumsum(1) - (drawn == model.config.eos_id).long() == 0
-    assert (best == drawn.unsqueeze(-1)).any(-1)[real].all()
-    assert not torch.equal(drawn, greedy)
+        logits = model.eval()(src, torch.ones(4, 1, dtype=torch.int64))[:, -1]
+    logits[:, [0, 1]] = math.inf
+    return logits.argmin(-1)
 
 
-def test_scores_are_rounded_to_two_digits() -> None:
-    found = scores(["the cat sat on a mat today"], ["the cat sat on the mat today"])
-    assert 0 < found["BLEU"] < 100
-    assert found["BLEU"] == round(found["BLEU"], 2) != round(found["BLEU"], 1)
+def test_sampling_uses_the_decoder_it_is_given(model, src) -> None:
+    made: list[Callable] = []
+
+    class Noted(IncrementalDecoder):
+        def __init__(self, model: Transformer, src: Tensor):
+            made.append(type(self))
+            super().__init__(model, src)
+
+    want = seeded_sample(model, src, 9)
+    assert seeded_sample(model, src, 9, decoder=Noted).equal(want)
+    assert made == [Noted]
