@@ -9,21 +9,41 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Before anything is imported: plain `pytest` trains and caches where `make test` does, and never opens a window.
+LONG = {
+    "test_cli",
+    "test_composes",
+    "test_course_translator",
+    "test_engines",
+    "test_fuzz",
+    "test_grammar",
+    "test_kill",
+    "test_newcomer",
+    "test_nothing_changes",
+    "test_onnx",
+    "test_translator",
+}
+"""Files that train, export, compile or start many processes. All others are `make quick`."""
+
+# Before anything is imported: plain `pytest` trains and caches where `make test` does, and never
+# opens a window.
 os.environ.setdefault("TRANSFORMER_CACHE", str(ROOT / ".cache" / "transformer"))
 os.environ.setdefault("MPLBACKEND", "Agg")
-# The default lock is shared with forked processes; a mutant that is killed while it holds it would stop all after it.
+# The default lock is shared with forked processes; a mutant that is killed while it holds it would
+# stop all after it.
 tqdm.set_lock(threading.RLock())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Mark the quick tests, and skip what needs a GPU where there is none."""
     import torch
 
-    if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        if item.path.stem not in LONG and not marks & {"slow", "translator"}:
+            item.add_marker("quick")
+        if "gpu" in marks and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
 
 
 @pytest.fixture(autouse=True)

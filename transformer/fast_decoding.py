@@ -9,10 +9,14 @@ steps without Python. Optional, and for engineers.**
 """
 
 # %%
+# Submodules have no types of their own in PyTorch.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false, reportOptionalMemberAccess=false
 import copy
 import math
 from collections.abc import Iterable
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -306,7 +310,7 @@ class PackedDecoder:
             raise RuntimeError("packed weights have no gradient: decode under torch.no_grad()")
         return StaticDecoder(self, src)
 
-    def run(self, name: str, rows: int, absorbed: bool, *inputs: Tensor) -> Tensor | tuple:
+    def run(self, name: str, rows: int, absorbed: bool, *inputs: Tensor) -> Any:
         """Run "encode" or "step" on so many rows of states."""
         products = rows * self.model.config.d_model**2
         half = self.model.bias.dtype == torch.bfloat16  # FBGEMM is faster up to more rows
@@ -371,10 +375,8 @@ class StaticCache:
         kv = self.kv.flatten(0, -2).index_select(0, cells_kept.flatten())
         self.kv = kv.unflatten(0, (*outer, -1))
 
-    def reorder(self, rows: Int[Tensor, "b n"], sentences: Tensor) -> None:
-        """Continue with these rows of these sentences; keys and values move only if some ended."""
-        if len(sentences) < self.kv.shape[2]:
-            self.kv = self.kv[:, :, sentences]
+    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+        """Continue with these rows: the mask moves, and keys and values stay."""
         mask = self.ancestor_mask.flatten(0, 1)
         self.ancestor_mask = mask[rows.flatten()].unflatten(0, rows.shape)
 
@@ -419,9 +421,10 @@ class StaticDecoder(TokenDecoder):
 
     def reorder(self, rows: Int[Tensor, "b n"]) -> None:
         sentences = rows[:, 0] // self.cache.ancestor_mask.shape[1]
-        if len(sentences) < self.source[0].shape[1]:
+        if not sentences.equal(torch.arange(self.source[0].shape[1], device=rows.device)):
             self.source = tuple(part[:, sentences] for part in self.source)
-        self.cache.reorder(rows, sentences)
+            self.cache.kv = self.cache.kv[:, :, sentences]
+        self.cache.reorder(rows)
 
     def argmax(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
         return blockwise_topk(logits, 1)[1].squeeze(-1) if len(logits) > 3 else logits.argmax(-1)

@@ -8,6 +8,8 @@ r"""
 """
 
 # %%
+# Submodules have no types of their own in PyTorch.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 import copy
 import math
 from collections.abc import Callable
@@ -469,10 +471,11 @@ def optimize_for_cpu(model: Transformer) -> Transformer:
                 setattr(module, name, CheapDropout(child.p).train(child.training))
             elif type(child) is nn.Linear:
                 setattr(module, name, FastLinear(child))
-        if isinstance(module, MultiHeadAttention):
+        if isinstance(module, MultiHeadAttention) and module.attention_fn is attention:
             module.attention_fn = short_attention
     for layer in fast.decoder.layers:
-        layer.self_attention.attention_fn = causal_attention
+        if layer.self_attention.attention_fn is short_attention:
+            layer.self_attention.attention_fn = causal_attention
     return fast
 
 

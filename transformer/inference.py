@@ -8,6 +8,8 @@ r"""
 """
 
 # %%
+# Submodules have no types of their own in PyTorch.
+# pyright: reportArgumentType=false
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -324,12 +326,12 @@ class KVCache:
     """Keep a decoder layer's keys and values: fixed for the source, growing for the target."""
 
     def __init__(self, layer: DecoderLayer, memory: Float[Tensor, "b k d_model"]):
-        self.source = layer.cross_attention.project_kv(memory)
-        self.target: tuple[Tensor, Tensor] | None = None
+        self.source: tuple[Tensor, ...] = layer.cross_attention.project_kv(memory)
+        self.target: tuple[Tensor, ...] = ()
 
     def append(self, k: Float[Tensor, "b h 1 d"], v: Float[Tensor, "b h 1 d"]) -> tuple:
         """Add one more target position and return the keys and values of all."""
-        if self.target is not None:
+        if self.target:
             k = torch.cat([self.target[0], k], dim=2)
             v = torch.cat([self.target[1], v], dim=2)
         self.target = (k, v)
@@ -366,7 +368,7 @@ def decode_position(
 
     def cross_attention(y: Tensor) -> Tensor:
         queries = rearrange(y, "(b n) 1 d -> b n d", n=n)
-        mixed = layer.cross_attention.attend(queries, *cache.source, src_mask)
+        mixed = layer.cross_attention.attend(queries, *cache.source, mask=src_mask)
         return rearrange(mixed, "b n d -> (b n) 1 d")
 
     sublayers = (self_attention, cross_attention, layer.feed_forward)

@@ -77,7 +77,7 @@ def moses_tokens(texts: Sequence[str], language: str) -> list[str]:
     normalizer = MosesPunctNormalizer(language)
     tokenizer = MosesTokenizer(language)
     normal = [normalizer.normalize(text.lower()) for text in texts]
-    return [tokenizer.tokenize(text, return_str=True) for text in normal]
+    return [str(tokenizer.tokenize(text, return_str=True)) for text in normal]
 
 
 def bleu_metric(tokenize: str) -> BLEU:

@@ -12,6 +12,7 @@ prediction of the next token.**
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +138,7 @@ class Config:
     @classmethod
     def big(cls, vocab_size: int = 37_000, **changes) -> "Config":
         """Return the paper's big model, which it counts as 213 million parameters."""
-        sizes = dict(d_model=1024, n_heads=16, d_ff=4096, dropout=0.3)
+        sizes: dict[str, Any] = dict(d_model=1024, n_heads=16, d_ff=4096, dropout=0.3)
         return cls(vocab_size, **sizes | changes)
 
     @classmethod
@@ -146,7 +147,7 @@ class Config:
 
         It has 2.6 million parameters with a vocabulary of 10,000 subwords.
         """
-        sizes = dict(d_model=128, n_heads=4, n_layers=4, d_ff=256, dropout=0.3)
+        sizes: dict[str, Any] = dict(d_model=128, n_heads=4, n_layers=4, d_ff=256, dropout=0.3)
         return cls(vocab_size, **sizes | changes)
 
 

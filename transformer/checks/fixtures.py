@@ -45,7 +45,9 @@ def small_model(
 ) -> Transformer:
     """Return a model of a few thousand parameters whose predictions are far from uniform."""
     sizes = dict(vocab_size=11, n_layers=2, dropout=0.0, max_len=16) | SIZES | changes
-    return shaken(call(cls, Config(**sizes)), device)
+    model = call(cls, Config(**sizes))
+    shaken(model, device)
+    return model
 
 
 def decoding_model(

@@ -120,12 +120,12 @@ def agree(
 def same(got: Tensor, wrong: Callable[[], Tensor], tolerance: float) -> bool:
     """Return whether a suspect gives this result; one that raises does not."""
     try:
-        wrong = wrong()
+        other = wrong()
     except Exception:
         return False
-    if got.shape != wrong.shape:
+    if got.shape != other.shape:
         return False
-    return torch.allclose(got.double(), wrong.double(), rtol=0, atol=tolerance, equal_nan=True)
+    return torch.allclose(got.double(), other.double(), rtol=0, atol=tolerance, equal_nan=True)
 
 
 def keeps_dtype(got: Tensor, dtype: torch.dtype, device: torch.device | str) -> None:

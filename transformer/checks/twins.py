@@ -4,6 +4,7 @@ PyTorch's boolean masks mean the opposite of ours: True hides.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ def torch_attention(module: nn.Module) -> nn.MultiheadAttention:
     return twin.eval()
 
 
-def sizes_of(layer: nn.Module) -> tuple[int, int, int]:
+def sizes_of(layer: Any) -> tuple[int, int, int]:
     """Return d_model, n_heads and d_ff of an encoder or decoder layer."""
     attention = layer.self_attention
     return attention.w_q.in_features, attention.n_heads, layer.feed_forward.w_1.out_features

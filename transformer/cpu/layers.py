@@ -6,6 +6,9 @@ of einops here, because for a single row `rearrange` takes longer than the opera
 The layers are those of chapters 7 and 8; this module knows only the names of their parts.
 """
 
+# Submodules have no types of their own in PyTorch.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 import copy
 import math
 from collections.abc import Callable

@@ -51,8 +51,8 @@ class OneDNNLinear(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         refuse_second_derivative("OneDNNLinear")
         x, weight = ctx.saved_tensors
-        rows = x.flatten(0, -2)
-        grads = grad.flatten(0, -2)
+        rows = x.reshape(-1, x.shape[-1])
+        grads = grad.reshape(-1, grad.shape[-1])
         dbias = grads.sum(0) if ctx.needs_input_grad[2] else None
         # gᵀx, as (xᵀg)ᵀ: in this form it takes oneDNN half the time.
         dweight = fast_linear(rows.t(), grads.t()).t()

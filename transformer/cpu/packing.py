@@ -55,6 +55,10 @@ class PackedLinear(nn.Module):
     The input is cast to the precision of the product; the output keeps that precision.
     """
 
+    weight: Tensor | None
+    bias: Tensor
+    onednn_weight: Tensor | None
+
     def __init__(self, weight: Float[Tensor, "d_out d"], bias: Float[Tensor, " d_out"]):
         super().__init__()
         weight = weight.detach()
@@ -65,8 +69,8 @@ class PackedLinear(nn.Module):
             packed = onednn_weight(weight)
             bias = in_float32(bias)
             self.fp16_weight = float16_copy(weight, bias)
-            weight = self.copy_for_few_rows(in_float32(weight))
-        self.register_buffer("weight", weight)
+        few = weight if packed is None else self.copy_for_few_rows(in_float32(weight))
+        self.register_buffer("weight", few)
         self.register_buffer("bias", bias)
         self.register_buffer("onednn_weight", packed)
 
@@ -84,8 +88,9 @@ class PackedLinear(nn.Module):
             few_rows = x.numel() * len(self.bias) < FEW_PRODUCTS
         if few_rows and self.fp16_weight is not None:
             return fp16_linear(in_float32(x), self.fp16_weight)
-        if self.onednn_weight is None or (few_rows and self.weight is not None):
+        if self.weight is not None and (few_rows or self.onednn_weight is None):
             return F.linear(cast(x, self.weight.dtype), self.weight, self.bias)
+        assert self.onednn_weight is not None  # a layer has one weight or the other, or both
         return packed_product(cast(x, self.onednn_weight.dtype), self.onednn_weight, self.bias)
 
 

@@ -34,7 +34,9 @@ def can_trace() -> bool:
         return False
     try:
         traced = make_trace(lambda x: x * 2 + 1, (torch.arange(3.0),))
-        return traced(torch.arange(4.0)).tolist() == [1.0, 3.0, 5.0, 7.0]
+        frozen = make_trace(nn.Hardtanh(-1.0, 2.0), (torch.arange(3.0),))
+        found = traced(torch.arange(4.0)).tolist(), frozen(torch.arange(4.0)).tolist()
+        return found == ([1.0, 3.0, 5.0, 7.0], [0.0, 1.0, 2.0, 2.0])
     except Exception:  # whatever goes wrong, functions run as they are
         return False
 
@@ -53,7 +55,7 @@ def trace(function: Callable, inputs: tuple) -> Callable:
         return function
     try:
         return make_trace(function, inputs)
-    except (AttributeError, RuntimeError):
+    except Exception:  # as above
         return function
 
 
@@ -71,16 +73,18 @@ class TraceCache:
 
     def run(self, key: Hashable, function: Callable, *inputs: Tensor) -> Any:
         """Call `function`, whose sequence of operators must be the same for all inputs of a key."""
+        if inputs[0].device.type != "cpu":
+            return function(*inputs)
         traced = self.traces.get(key)
         if traced is not None:
             return traced(*inputs)
         self.calls += 1
-        if self.calls <= self.warmup_calls or len(self.traces) >= MAX_TRACES:
+        if self.calls <= self.warmup_calls:
             return function(*inputs)
         with _lock:  # of several workers, one makes the trace
-            if key not in self.traces:
+            if key not in self.traces and len(self.traces) < MAX_TRACES:
                 self.traces[key] = trace(function, inputs)
-        return self.traces[key](*inputs)
+        return self.traces.get(key, function)(*inputs)
 
     def __getstate__(self) -> dict:
         return {"warmup_calls": self.warmup_calls, "calls": 0, "traces": {}}

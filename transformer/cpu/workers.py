@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -10,6 +11,7 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_thread = threading.local()
 
 
 def parallel_map(
@@ -22,7 +24,7 @@ def parallel_map(
     """
     threads = torch.get_num_threads()
     workers = workers or threads
-    if min(workers, len(items)) < 2:
+    if min(workers, len(items)) < 2 or hasattr(_thread, "is_worker"):
         yield from map(work, items)
         return
     torch.set_num_threads(1)
@@ -44,4 +46,10 @@ def worker_pool(workers: int, process: int) -> ThreadPoolExecutor:
     New threads begin with cold memory, whose pages the system maps one by one; kept ones use theirs
     again. A forked child has another `process` id, and gets workers of its own.
     """
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(workers, initializer=become_worker)
+
+
+def become_worker() -> None:
+    """Set up a worker: one thread, and what it shares out it does itself."""
+    torch.set_num_threads(1)
+    _thread.is_worker = True

@@ -9,7 +9,7 @@ CAUGHT_BY = "the cache must move with them"
 class forgetful(IncrementalDecoder):
     def reorder(self, rows):
         """Add hypotheses and drop sentences, but keep the order of hypotheses."""
-        n = self.n_rows // len(self.src_mask)
+        n = len(self.caches[0].target[0]) // len(self.src_mask)
         sentences = rows[:, :1] // n
         super().reorder(n * sentences + rows.new_tensor(range(rows.shape[1])) % n)
 

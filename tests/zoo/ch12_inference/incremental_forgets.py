@@ -9,5 +9,5 @@ CAUGHT_BY = "tokens before are forgotten"
 class wrong(IncrementalDecoder):
     def step(self, ids):
         for cache in self.caches:
-            cache.target = None
+            cache.target = ()
         return super().step(ids)

@@ -10,6 +10,6 @@ class wrong(IncrementalDecoder):
     def reorder(self, rows):
         before = [cache.target for cache in self.caches]
         super().reorder(rows)
-        if rows.numel() < self.n_rows:
+        if rows.numel() < len(before[0][0]):
             for cache, target in zip(self.caches, before, strict=True):
                 cache.target = tuple(x[: rows.numel()] for x in target)

@@ -12,7 +12,7 @@ class wrong(IncrementalDecoder):
         self.memory = model.encode(src)
 
     def reorder(self, rows):
-        sentences = rows[:, 0] // (self.n_rows // len(self.src_mask))
+        sentences = rows[:, 0] // (len(self.caches[0].target[0]) // len(self.src_mask))
         self.memory = self.memory[sentences]
         super().reorder(rows)
 
