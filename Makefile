@@ -8,10 +8,18 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
+PIP := $(RUN) -m pip --quiet --disable-pip-version-check
+
+# Exact versions; some of them need Python 3.11.5, below which pip picks what pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
+CONSTRAIN = $(if $(CONSTRAINTS),$(shell $(PYTHON) -c \
+  'import sys; print("-c $(CONSTRAINTS)" if sys.version_info >= (3, 11, 5) else "")' 2>/dev/null))
 
 PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=transformer,beartype.beartype
+REPOSITORY := tests/test_layout.py tests/test_repository.py
 NBVAL := $(RUN) -m pytest -q --nbval --nbval-current-env notebooks --nbval-sanitize-with notebooks/nbval_sanitize.cfg
-TRAIN := $(RUN) -c "from transformer import fast, training; fast.tune_allocator(); training.trained_translator()"
+TRAIN := $(RUN) -c "from transformer.cpu import process; from transformer.recipes import trained_translator; \
+  process.tune_allocator(); trained_translator()"
 SOURCES = $(wildcard transformer tests figures benchmarks notebooks)
 
 # The form that exists of each pair in pyproject.toml: the notebook, else the module.
@@ -19,13 +27,14 @@ comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
-.PHONY: help course lab test sync figures notebooks test-notebooks test-everywhere coverage mutants bench curves quality lint clean
+.PHONY: help course lab test quick lint types sync notebooks figures test-notebooks test-everywhere \
+  coverage wheel mutants constraints bench curves quality clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
 	  || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1   \2/p' $(firstword $(MAKEFILE_LIST))
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	  || { echo "Python 3.10 or newer is needed, and \"$(PYTHON)\" is not; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
 	@echo "Making .venv …"
@@ -33,7 +42,7 @@ $(INSTALLED): pyproject.toml
 	@log=$$($(PYTHON) -m venv .venv 2>&1) \
 	  || { echo "$$log" >&2; echo "$(PYTHON) could not make .venv: install its venv module (Debian, Ubuntu: python3-venv) and run make again." >&2; exit 1; }
 	@echo "Installing PyTorch, Jupyter and the package (about a minute) …"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[course,dev]"
+	@$(PIP) install $(CONSTRAIN) -e ".[course,dev]"
 	@touch $@
 
 course: $(INSTALLED) ## run every chapter in order, train the translator, translate (10 minutes)
@@ -44,15 +53,18 @@ lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: ma
 	  --LabApp.default_url=/lab/tree/notebooks/00_introduction.ipynb $(ARGS)
 
 # The tests train a translator of their own, once for each clone.
-test test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
-test: $(INSTALLED) lint ## everything that must hold: lint, pairs, unit tests, notebooks (8 minutes)
+test quick test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
+test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (8 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
-	@OMP_NUM_THREADS=1 $(PYTEST) tests/test_repository.py -n 2
+	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2
 	@echo "Training the translator that tests and chapters use (2 minutes; kept in .cache) …"
 	@$(TRAIN)
 	@echo "Testing the package …"
-	@OMP_NUM_THREADS=1 $(PYTEST) tests --ignore=tests/test_repository.py -n 2
+	@OMP_NUM_THREADS=1 $(PYTEST) tests $(REPOSITORY:%=--ignore=%) -n 2
 	@$(MAKE) test-notebooks
+
+quick: $(INSTALLED) ## the unit tests that neither train nor run notebooks (a minute)
+	@OMP_NUM_THREADS=1 $(PYTEST) tests -n 2 -m quick
 
 test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
 	@echo "Running the notebooks and comparing their outputs …"
@@ -68,13 +80,34 @@ test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them o
 	@failed=""; for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
 	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
-	  $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests --ignore=tests/test_repository.py -n 2 || failed="$$failed, tests on $$capability with $$threads"; \
+	  $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests $(REPOSITORY:%=--ignore=%) -n 2 || failed="$$failed, tests on $$capability with $$threads"; \
 	  $(NBVAL) -n 2 --dist loadfile || failed="$$failed, notebooks on $$capability with $$threads"; \
 	done; done; \
 	[[ -z $$failed ]] || { echo "Failed: $${failed#, } threads." >&2; exit 1; }
 
-coverage: $(INSTALLED) ## lines and branches of the package that the tests reach
-	@$(RUN) -m pytest -q tests --cov --cov-branch --cov-report=term-missing -n 2
+coverage: $(INSTALLED) ## lines and branches of the package that the tests reach, and whether they are enough
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests --cov --cov-report=term-missing:skip-covered -n 2
+
+# The new environment reads the dependencies of .venv, but neither its packages' hooks nor this folder:
+# what it imports as `transformer` is the wheel.
+WHEEL := .cache/wheel
+
+wheel: $(INSTALLED) ## build the package, install it into an empty environment, and try it there
+	@$(PIP) install "build>=1.2" "twine>=6.1"
+	@rm -rf dist $(WHEEL)
+	@echo "Building …"
+	@$(RUN) -m build --outdir dist >/dev/null
+	@$(RUN) -m twine check --strict dist/*
+	@diff <(find transformer -name '*.py' -o -name '*.sha256' -o -name py.typed | sort) \
+	  <($(RUN) -m zipfile -l dist/*.whl | sed -n 's|^\(transformer/[^ ]*\).*|\1|p' | sort) \
+	  || { echo "The wheel (>) does not hold the package (<)." >&2; exit 1; }
+	@echo "Trying the wheel …"
+	@$(RUN) -m venv $(WHEEL)
+	@ls -d $(CURDIR)/.venv/lib/python*/site-packages > $$(echo $(WHEEL)/lib/python*/site-packages)/dependencies.pth
+	@$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dist/*.whl
+	@$(WHEEL)/bin/python -I -c 'import transformer; print(transformer.__version__, transformer.__file__)' \
+	  | grep -F "$(WHEEL)"
+	@cd $(WHEEL) && bin/transformer-course --help >/dev/null && bin/transformer-course translate --help
 
 # Both compare with peers, which get an environment of their own; Multi30k is downloaded, or read from $MULTI30K.
 DEVICE ?= cpu
@@ -82,7 +115,7 @@ PEERS := .venv/.peers
 
 $(PEERS): benchmarks/requirements.txt $(INSTALLED)
 	@echo "Installing the peers …"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	@$(PIP) install -r $<
 	@touch $@
 
 bench: $(PEERS) ## speed and memory beside other libraries, into benchmarks/ and the README (half an hour; DEVICE=cuda)
@@ -98,17 +131,22 @@ quality: $(PEERS) ## BLEU by precision, in training and in translating, into ben
 	@$(RUN) -m benchmarks.quality
 	@$(RUN) -m benchmarks.draw
 
-mutants: $(INSTALLED) ## change the library line by line and see which changes no test notices (a quarter of an hour)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check "mutmut>=3.8"
+mutants: $(INSTALLED) ## change the library line by line, and list the changes that no test notices (half an hour)
+	@$(PIP) install "mutmut>=3.8"
 	@rm -rf .cache/mutants && mkdir -p .cache/mutants
-	@cp -r transformer tests notebooks pyproject.toml .cache/mutants && cp tests/mutants.cfg .cache/mutants/setup.cfg
-	@cd .cache/mutants && OMP_NUM_THREADS=1 $(CURDIR)/$(RUN) -m mutmut run --max-children 2 && $(CURDIR)/$(RUN) -m mutmut results
+	@cp -r transformer tests notebooks pyproject.toml .cache/mutants
+	@cd .cache/mutants && OMP_NUM_THREADS=1 $(CURDIR)/$(RUN) -m mutmut run --max-children 2
+	@cd .cache/mutants && $(CURDIR)/$(RUN) -m mutmut results
 
 lint: $(INSTALLED) ## ruff: mistakes and format (part of make test)
 	@echo "Linting …"
 	@$(RUN) -m ruff check --quiet --output-format=concise $(SOURCES)
 	@$(RUN) -m ruff format --check --quiet $(SOURCES) \
 	  || { echo "Some files are not formatted: $(RUN) -m ruff format <file>, then make sync." >&2; exit 1; }
+
+types: $(INSTALLED) ## pyright: types (part of make test)
+	@echo "Checking types …"
+	@$(RUN) -m pyright
 
 sync: $(INSTALLED) ## make notebooks and modules equal again; the newer form of each pair wins
 	@$(RUN) -m jupytext --sync --quiet $(PAIRED)
@@ -118,6 +156,11 @@ notebooks: sync ## run every notebook and keep its outputs (maintainers)
 
 figures: $(INSTALLED) ## draw every figure again
 	@$(RUN) figures/draw.py
+
+constraints: $(INSTALLED) ## write the versions that .venv has into constraints.txt (maintainers)
+	@{ sed -n '/^#/p' constraints.txt; $(RUN) -m pip freeze --all --exclude pip --exclude-editable \
+	  | sed 's/+[a-z0-9]*$$//' | LC_ALL=C sort -f; } > .cache/constraints.txt
+	@mv .cache/constraints.txt constraints.txt
 
 clean: ## remove .venv, caches and the translator trained by the tests
 	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
