@@ -337,7 +337,8 @@ def load_a_checkpoint(w: World) -> None:
     "inference.beam_search",
     "inference.generate",
     "inference.inference_context",
-    "inference.FinishedHypotheses",
+    "inference.best_of",
+    "inference.collect",
 )
 def search(w: World) -> None:
     for decoder in (inference.IncrementalDecoder, inference.RecomputingDecoder):
@@ -441,14 +442,6 @@ def attend_fast(w: World) -> None:
     ft.CheapDropout(0.2)(w.x)
     q, k, v = torch.randn(3, 2, 2, 40, 8)
     ft.causal_attention(q, k, v, causal_mask(40) & torch.ones(2, 1, 1, 40, dtype=torch.bool))
-
-
-@calls("fast_decoding.blockwise_topk", "fast_decoding.topk_by_blocks", "fast_decoding.num_blocks")
-def find_the_largest(w: World) -> None:
-    x = w.scores
-    fd.blockwise_topk(x, 3)
-    fd.blockwise_topk(x, 3, torch.ones(2, 2))
-    fd.topk_by_blocks(x, torch.ones(2, 2), 3, 2, fd.num_blocks(x.shape[1]))
 
 
 @calls(draws=TRAINING)

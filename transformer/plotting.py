@@ -83,7 +83,7 @@ def plot_attention(
         else:
             _resize(figure, matrices[0])
             axes = figure.add_subplot(title=titles[0] or "", xlabel="keys", ylabel="queries")
-            image = _heat_map(axes, matrices[0], WEIGHTS, (0, 1))
+            image = _heat_map(axes, matrices[0], WEIGHTS, (0.0, 1.0))
             _label(axes, queries, keys)
             _annotate(image, matrices[0], ".2f")
 
@@ -125,7 +125,7 @@ def plot_mask(
     with _shown() as figure:
         _resize(figure, values, cell=0.3)
         axes = figure.add_subplot(title=title, xlabel="keys", ylabel="queries")
-        _heat_map(axes, values, MASK, (0, 1))
+        _heat_map(axes, values, MASK, (0.0, 1.0))
         _label(axes, queries, keys)
 
 
@@ -233,7 +233,7 @@ def _matrices(weights: Matrix | Sequence[Matrix]) -> list[Tensor]:
     return [_matrix(matrix) for matrix in ([weights] if single else weights)]
 
 
-def _list(values: Series) -> list[float]:
+def _list(values: Series) -> list:
     """Return a series as a list of numbers."""
     return torch.as_tensor(values).detach().cpu().flatten().tolist()
 
@@ -290,7 +290,7 @@ def _draw_heads(
     figure.suptitle(titles[0] or "", fontsize=10)
     for number, (head, name) in enumerate(zip(heads, titles[1:], strict=True)):
         axes = figure.add_subplot(rows, columns, number + 1)
-        _heat_map(axes, head, WEIGHTS, (0, 1))
+        _heat_map(axes, head, WEIGHTS, (0.0, 1.0))
         _label(axes, queries, keys)
         left = number % columns == 0
         axes.tick_params(labelleft=left, labeltop=number < columns, labelsize=7.5)
