@@ -13,16 +13,21 @@ LONG = {
     "test_cli",
     "test_composes",
     "test_course_translator",
+    "test_cpu",
+    "test_ctranslate2",
     "test_engines",
+    "test_fast_decoding",
     "test_fuzz",
     "test_grammar",
+    "test_inference_details",
     "test_kill",
     "test_newcomer",
     "test_nothing_changes",
     "test_onnx",
+    "test_recipes",
     "test_translator",
 }
-"""Files that train, export, compile or start many processes. All others are `make quick`."""
+"""Files that train, export, trace, compile or start processes. All others are `make quick`."""
 
 # Before anything is imported: plain `pytest` trains and caches where `make test` does, and never
 # opens a window.
