@@ -366,9 +366,9 @@ class CheapDropout(nn.Module):
 # %% [markdown]
 # ### Attention for short sentences
 #
-# The fused kernel of chapter 3 saves memory: it never stores the weights, of which there are $q
-# \cdot k$ for each head. For a sentence of 16 tokens these are 256 numbers, and there is nothing to
-# save. On a CPU the formula itself, as two batched products, is faster there, above all in the
+# The fused kernel of chapter 3 saves memory: it never stores the weights, of which there are
+# $q \cdot k$ for each head. For a sentence of 16 tokens these are 256 numbers, and there is nothing
+# to save. On a CPU the formula itself, as two batched products, is faster there, above all in the
 # backward pass. Long sentences use the kernel.
 #
 # A processor computes 16 numbers at once, a **vector register** full. Fewer than 16 keys are taken

@@ -174,8 +174,8 @@ from transformer.model import Config, Transformer
 #     return sorted(longer, key=lambda item: -item[1])
 
 # %% [markdown]
-# **Beam search** keeps the best $B$ beginnings, extends each, and again keeps the best $B$. With $B
-# = 1$ it is greedy search:
+# **Beam search** keeps the best $B$ beginnings, extends each, and again keeps the best $B$. With
+# $B = 1$ it is greedy search:
 
 # %% tags=["active-ipynb"]
 # for beam_size in (1, 2):

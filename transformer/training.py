@@ -84,8 +84,8 @@ from transformer.model import Transformer
 # ### How wrong is a guess?
 #
 # Take a vocabulary of 5. After *c'è un* the model gives these probabilities, and the right word is
-# *gatto*. **Cross-entropy** is $-\log$ of the probability of the right word: $-\log \frac12 = \log
-# 2$, which is one bit, or 0.69 *nats* in natural logarithms.
+# *gatto*. **Cross-entropy** is $-\log$ of the probability of the right word:
+# $-\log \frac12 = \log 2$, which is one bit, or 0.69 *nats* in natural logarithms.
 
 # %% tags=["active-ipynb"]
 # vocabulary = ["<pad>", "il", "un", "gatto", "tappeto"]
@@ -98,8 +98,8 @@ from transformer.model import Transformer
 
 # %% [markdown]
 # Only a probability of 1 has loss 0. So training makes the model more and more certain, even where
-# two words would both be right. **Label smoothing** sets a softer target: the label gets $1 -
-# \varepsilon$, and $\varepsilon$ is shared by all words except padding, which is never a right
+# two words would both be right. **Label smoothing** sets a softer target: the label gets
+# $1 - \varepsilon$, and $\varepsilon$ is shared by all words except padding, which is never a right
 # answer. With $\varepsilon = 0.2$ each of the 4 real words gets 0.05, and *gatto* gets 0.8 more:
 
 # %% tags=["active-ipynb"]
@@ -124,8 +124,8 @@ from transformer.model import Transformer
 #
 # ### The loss
 #
-# With logits $z$, label $y$ and $v$ words, one of which is padding, the log-probabilities are $\log
-# p = z - \log\sum_u e^{z_u}$, and the smoothed distribution need not be built:
+# With logits $z$, label $y$ and $v$ words, one of which is padding, the log-probabilities are
+# $\log p = z - \log\sum_u e^{z_u}$, and the smoothed distribution need not be built:
 #
 # $$\ell = -(1-\varepsilon)\,\log p_y \;-\; \frac{\varepsilon}{v-1} \sum_{w \ne \text{pad}} \log p_w$$
 

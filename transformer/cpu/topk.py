@@ -51,7 +51,7 @@ def blockwise_topk(
 def topk_by_blocks(
     x: Float[Tensor, "r v"], offsets: Float[Tensor, "b n"], k: int, n: int, blocks: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the k largest of each n rows plus their offsets, and their places among n · v sums.
+    """Return the k largest of each n rows plus their offsets, and their indices among n · v sums.
 
     The offset of a row is added to the largest number of each of its blocks and to the k best
     blocks, and to nothing else.
