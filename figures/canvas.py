@@ -208,21 +208,10 @@ class Canvas(Page):
     ) -> Box:
         """Draw a rounded box with its label in the middle."""
         fill, edge, ink = TONES[tone] if isinstance(tone, str) else tone
-        self.add(
-            "rect",
-            x=x,
-            y=y,
-            width=w,
-            height=h,
-            rx=radius,
-            fill=fill,
-            stroke=edge,
-            stroke_width=stroke,
-            stroke_dasharray=dash,
-        )
+        box = self.frame(x, y, w, h, edge, fill, dash, radius, stroke)
         if label:
             self.text(x + w / 2, y + h / 2, label, size, font, colour or ink)
-        return Box(x, y, w, h)
+        return box
 
     def frame(
         self,
