@@ -57,7 +57,7 @@ test quick test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $
 test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (8 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2
-	@echo "Training the translator that tests and chapters use (2 minutes; kept in .cache) …"
+	@echo "Training the translator that tests and chapters use (2 to 4 minutes; kept in .cache) …"
 	@$(TRAIN)
 	@echo "Testing the package …"
 	@OMP_NUM_THREADS=1 $(PYTEST) tests $(REPOSITORY:%=--ignore=%) -n 2

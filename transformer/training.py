@@ -752,8 +752,8 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # of this course has two layers on each side and sees 100,000 pairs a few times. Its labels are not
 # smoothed: the grammar has exactly one translation for every sentence, so the model may be certain.
 #
-# This takes two minutes on two cores, so it is done once, by `transformer.recipes`: `fit` runs the
-# loop above, writes checkpoints, and keeps the model with the lowest validation loss.
+# This takes two to four minutes on two cores, so it is done once, by `transformer.recipes`: `fit`
+# runs the loop above, writes checkpoints, and keeps the model with the lowest validation loss.
 # `trained_translator` returns the folder with the model, its tokenizer and the learning curve.
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
