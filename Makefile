@@ -45,7 +45,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PIP) install $(CONSTRAIN) -e ".[course,dev]"
 	@touch $@
 
-course: $(INSTALLED) ## run every chapter in order, train the translator, translate (10 minutes)
+course: $(INSTALLED) ## run every chapter in order, train the translator, translate (10 to 15 minutes)
 	@$(RUN) notebooks/course.py
 
 lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: make lab ARGS="--port 8899")
@@ -54,7 +54,7 @@ lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: ma
 
 # The tests train a translator of their own, once for each clone.
 test quick test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
-test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (8 minutes)
+test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (10 to 15 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2
 	@echo "Training the translator that tests and chapters use (2 to 4 minutes; kept in .cache) …"
