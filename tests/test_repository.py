@@ -161,8 +161,8 @@ model.eval()
     assert found == ["dill.loads", "eval", "pickle", "torch.load", "torch.load"]
 
 
-# For a single position a rearrange takes longer than the operator it calls.
-RESHAPING = {"cpu", "fast_decoding", "checks"}
+# For a single position a rearrange takes longer than the operator it calls; the zoo reshapes wrongly.
+RESHAPING = {"cpu", "fast_decoding", "checks", "zoo"}
 
 
 def reshaped(tree: ast.AST) -> list[str]:
