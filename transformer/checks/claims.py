@@ -41,13 +41,21 @@ class Claim:
         return not self.message
 
 
+class Enough(BaseException):
+    """Ends a check whose further claims are not wanted; no `except Exception` stops it."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """How checks are run: their seed, whether sizes are small, and where claims are recorded."""
+    """How checks are run: their seed, whether sizes are small, and where claims are recorded.
+
+    Recording ends with the check, or when `enough` says so of the claims so far.
+    """
 
     seed: int = 0
     small: bool = False
     claims: list[Claim] | None = None
+    enough: Callable[[list[Claim]], bool] | None = None
 
 
 USUAL = Setting()
@@ -72,15 +80,20 @@ def seeded(seed: int, small: bool = False) -> Iterator[None]:
         _SETTING.reset(token)
 
 
-def record(check: Callable, implementation: Any, **options: Any) -> list[Claim]:
-    """Run a check to its end and return its claims; it neither prints nor raises.
+def record(
+    check: Callable[[], None], enough: Callable[[list[Claim]], bool] | None = None
+) -> list[Claim]:
+    """Run a check to its end, or until `enough` of its claims, and return them.
 
-    After a claim that fails the next ones follow, as far as they can be made.
+    It neither prints nor raises. After a claim that fails the next ones follow, as far as they can
+    be made. `check` is called without arguments.
     """
     claims: list[Claim] = []
-    token = _SETTING.set(replace(setting(), claims=claims))
+    token = _SETTING.set(replace(setting(), claims=claims, enough=enough))
     try:
-        check(implementation, **options)
+        check()
+    except Enough:
+        pass
     finally:
         _SETTING.reset(token)
     return claims
@@ -88,10 +101,13 @@ def record(check: Callable, implementation: Any, **options: Any) -> list[Claim]:
 
 def settle(claim: Claim, error: Exception | None = None) -> None:
     """Record a claim; if none are recorded, raise a CheckError unless it holds."""
-    claims = setting().claims
+    now = setting()
+    claims = now.claims
     if claims is not None:
         last = claims[-1].inputs if claims else ()
         claims.append(claim if claim.inputs else replace(claim, inputs=last))
+        if now.enough is not None and now.enough(claims):
+            raise Enough
     elif not claim.holds:
         raise CheckError(claim.message) from error
 

@@ -1,0 +1,175 @@
+"""Examine a learner's exercises in this process, which is a fresh one.
+
+`python -m transformer.course.examine FOLDER IDS…` imports what is saved in the folder and writes
+one line of JSON for each event into the file `--out`: which module is imported, which exercise is
+tried, and its row. If this process dies, the events say where.
+"""
+
+import argparse
+import ast
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from transformer.checks.claims import seeded
+from transformer.checks.harness import first_line
+from transformer.course.bench import LESSON_OF, Bench
+from transformer.course.diagnosis import diagnose
+from transformer.course.exercise import Answer, Exercise, FindBug, WriteBlock
+from transformer.course.exercises import all_exercises, exercise
+from transformer.course.folder import Folder
+from transformer.course.judging import judge
+from transformer.course.lessons import definition, lesson
+from transformer.course.memory import limit_memory
+from transformer.course.rows import BORROWED, BROKEN, EMPTY, MISSING, YOURS, Row
+from transformer.course.stub_text import starter
+from transformer.course.stubs import is_borrowed, is_empty
+
+
+class Examiner:
+    """Examine the exercises of a folder, one by one."""
+
+    def __init__(self, folder: Folder, bench: Bench):
+        self.folder = folder
+        self.bench = bench
+
+    def row(self, task: Exercise) -> Row:
+        """Return the state of an exercise."""
+        lesson_ = lesson(task.chapter)
+        module = self.bench.load(lesson_.module)
+        if module is None:
+            return Row(task.id, BROKEN, self.bench.broken[lesson_.module])
+        found = self.state(task, module)
+        if found is not None:
+            return self.explained(found)
+        answer = getattr(module, task.name.partition(".")[0])
+        claim = complaint(task, answer)
+        if not claim:
+            return self.explained(Row(task.id, YOURS))
+        if isinstance(task, WriteBlock):
+            culprit = self.culprit(task)
+            if culprit:
+                return Row(task.id, YOURS, note=culprit)
+        return self.explained(Row(task.id, BROKEN, claim, diagnosed(task, answer)))
+
+    def state(self, task: Exercise, module: ModuleType) -> Row | None:
+        """Return the row of an exercise that is not to be judged, because nothing was written."""
+        path = f"{self.folder.package}/{lesson(task.chapter).module}.py"
+        answer: Any = module
+        for name in task.name.split("."):
+            answer = getattr(answer, name, MISSING)
+        if answer is MISSING:
+            gone = f"{task.name} is not in {path}: was its cell deleted or renamed?"
+            return Row(task.id, MISSING, gone)
+        if isinstance(task, Answer):
+            return Row(task.id, EMPTY) if answer is ... else None
+        if isinstance(task, FindBug):
+            return Row(task.id, EMPTY) if self.is_unchanged(task) else None
+        if is_borrowed(answer):
+            return Row(task.id, BORROWED)
+        if not is_empty(answer):
+            return None
+        if isinstance(task, WriteBlock):
+            gone = "its body is empty and @borrow is gone: put @borrow back, or write the body"
+            return Row(task.id, BROKEN, gone)
+        return Row(task.id, EMPTY)
+
+    def is_unchanged(self, task: FindBug) -> bool:
+        """Return whether the bug is still as it was given."""
+        given = definition(ast.parse(starter(task, self.folder.state.seed)), task.name)
+        path = self.folder.module(lesson(task.chapter))
+        now = definition(ast.parse(path.read_text(encoding="utf-8")), task.name)
+        return given is not None and now is not None and ast.dump(given) == ast.dump(now)
+
+    def explained(self, row: Row) -> Row:
+        """Return the row with a word on the chapters that the library's stood in for."""
+        needed = self.bench.stand_ins(lesson(exercise(row.exercise).chapter).module)
+        reasons = [f"chapter {LESSON_OF[module].number} ({why})" for module, why in needed.items()]
+        if not reasons or row.state not in (YOURS, BROKEN):
+            return row
+        return replace(row, note=f"with the library's {' and '.join(reasons)}")
+
+    def culprit(self, task: WriteBlock) -> str:
+        """Name the earlier block because of which a block fails that is right by itself."""
+        lesson_ = lesson(task.chapter)
+        before = self.bench.imported(lesson_)
+        if not before:
+            return ""
+        with self.bench.alone(lesson_) as module:
+            answer = getattr(module, task.name.partition(".")[0], None)
+            if answer is None or complaint(task, answer):
+                return ""
+        for other in all_exercises():
+            if isinstance(other, WriteBlock) and other.chapter < task.chapter:
+                module = sys.modules.get(f"{self.folder.package}.{lesson(other.chapter).module}")
+                written = module is not None and self.state(other, module) is None
+                if written and complaint(other, getattr(module, other.name.partition(".")[0])):
+                    return f"right by itself, but your {other.id} ({other.name}) is broken"
+        return "right by itself, but not with your earlier chapters"
+
+
+def complaint(task: Exercise, answer: Any) -> str:
+    """Return what is wrong with an answer, or nothing."""
+    try:
+        quietly(judge, task, answer)
+    except AssertionError as error:
+        return str(error).strip() or "an assertion fails"
+    except SystemExit:
+        return "it calls sys.exit"
+    except MemoryError:
+        return "it needs more memory than there is"
+    except Exception as error:
+        return f"{type(error).__name__}: {first_line(error)}"
+    return ""
+
+
+def quietly(function: Callable, *args: Any) -> Any:
+    """Call a function without what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return function(*args)
+
+
+def diagnosed(task: Exercise, answer: Any) -> str:
+    """Return which known mistake an answer is, or nothing."""
+    try:
+        return quietly(diagnose, task, answer)
+    except Exception:  # whatever the learner's code raises, its first failing claim is known
+        return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Examine what the command line names, and write the events."""
+    parser = argparse.ArgumentParser(prog="python -m transformer.course.examine")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("exercises", nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--gigabytes", type=float, default=0.0)
+    parser.add_argument("--broken", default="{}", help="modules that are given up, as JSON")
+    options = parser.parse_args(arguments)
+    folder = Folder.open(options.folder)
+    with open(options.out, "a", encoding="utf-8") as file:
+
+        def tell(**event: Any) -> None:
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+
+        bench = Bench(folder.path, folder.package, lambda module: tell(module=module))
+        for module, reason in json.loads(options.broken).items():
+            bench.replace(module, reason)
+        limit_memory(options.gigabytes)
+        examiner = Examiner(folder, bench)
+        for name in options.exercises:
+            tell(exercise=name)
+            with seeded(options.seed):
+                tell(row=asdict(examiner.row(exercise(name))))
+
+
+if __name__ == "__main__":
+    main()
