@@ -84,7 +84,7 @@ def ends(message: str, cause: BaseException | None) -> None:
     settle(Claim("end", message))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, at most 200 characters."""
     return str(error).strip().partition("\n")[0][:200]
 

@@ -124,7 +124,7 @@ def complaint(task: Exercise, answer: Any) -> str:
         return "it calls sys.exit"
     except MemoryError:
         return "it needs more memory than there is"
-    except Exception as error:
+    except BaseException as error:  # a learner's code may raise anything
         return f"{type(error).__name__}: {first_line(error)}"
     return ""
 
@@ -139,7 +139,7 @@ def diagnosed(task: Exercise, answer: Any) -> str:
     """Return which known mistake an answer is, or nothing."""
     try:
         return quietly(diagnose, task, answer)
-    except Exception:  # whatever the learner's code raises, its first failing claim is known
+    except BaseException:  # whatever it raises, the first failing claim is known
         return ""
 
 
@@ -165,10 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bench.replace(module, reason)
         limit_memory(options.gigabytes)
         examiner = Examiner(folder, bench)
-        for name in options.exercises:
-            tell(exercise=name)
+        for task in map(exercise, options.exercises):
+            bench.load(lesson(task.chapter).module)
+            tell(exercise=task.id)
             with seeded(options.seed):
-                tell(row=asdict(examiner.row(exercise(name))))
+                tell(row=asdict(examiner.row(task)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
 """The exercises of chapter 3: attention."""
 
 import math
-from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from transformer.attention import attention
 from transformer.course.exercise import (
@@ -43,32 +41,30 @@ def solution_3_2() -> list[bool]:
 
 # --- 3.3 ------------------------------------------------------------------------------------------
 
-SCORES = (2.0, 2.0, 0.0, 8.0)
-VALUES = (10.0, 20.0, 0.0, 100.0)
-SHOWN = (True, True, True, False)
 
-
-def solution_3_3(divisor: float = 2.0, shown: Sequence[bool] = SHOWN) -> list[float]:
+def solution_3_3() -> list[float]:
     """Divide by √4 = 2, take the exponentials of what is shown, divide by their sum, and mix."""
-    powers = [math.exp(s / divisor) if see else 0.0 for s, see in zip(SCORES, shown, strict=True)]
+    powers = [math.exp(2 / 2), math.exp(2 / 2), math.exp(0 / 2)]
     weights = [power / sum(powers) for power in powers]
-    return [*weights, mixed(weights)]
+    return [*weights, 0.0, 10 * weights[0] + 20 * weights[1] + 0 * weights[2]]
 
 
-def mixed(weights: Sequence[float]) -> float:
-    return sum(w * v for w, v in zip(weights, VALUES, strict=True))
-
-
-def masked_too_late() -> list[float]:
-    """Set the hidden weight to 0 after the softmax, as people do by mistake."""
-    weights = [*solution_3_3(shown=(True,) * 4)[:3], 0.0]
-    return [*weights, mixed(weights)]
+def row_with(divisor: float = 2.0, hidden: bool = True, late: bool = False) -> list[float]:
+    """Compute the same with another divisor, without the mask, or with the mask too late."""
+    powers = [math.exp(score / divisor) for score in (2, 2, 0, 8)]
+    if hidden and not late:
+        powers[3] = 0.0
+    weights = [power / sum(powers) for power in powers]
+    if late:
+        weights[3] = 0.0
+    mixed = sum(w * value for w, value in zip(weights, (10, 20, 0, 100), strict=True))
+    return [*weights, mixed]
 
 
 # --- 3.5 ------------------------------------------------------------------------------------------
 
 
-def test_3_5(implementation: Callable[..., Tensor]) -> None:
+def test_3_5(implementation):
     q = torch.randn(2, 5, 4)
     k = torch.randn(2, 7, 4)
     mask = torch.ones(5, 7, dtype=torch.bool)
@@ -200,15 +196,15 @@ nothing else.
         solution=solution_3_3,
         mistakes={
             "These are the weights of scores that are not divided by √d, here √4 = 2.": (
-                solution_3_3(divisor=1.0)
+                row_with(divisor=1.0)
             ),
             "These are the weights of scores that are divided by d = 4: the divisor is √d.": (
-                solution_3_3(divisor=4.0)
+                row_with(divisor=4.0)
             ),
             "Word 3 is hidden: it must not take part in the sum of the exponentials.": (
-                masked_too_late()
+                row_with(late=True)
             ),
-            "Word 3 is hidden: its weight is 0.": solution_3_3(shown=(True,) * 4),
+            "Word 3 is hidden: its weight is 0.": row_with(hidden=False),
         },
         hints=(
             "First the four dot products. Then divide each by √d; d is the number of features, not "
@@ -281,7 +277,7 @@ weight 0, and padding changes nothing.
         target="attention_weights",
         check="check_attention_weights",
         at_least=8,
-        given="import torch",
+        given="import math\n\nimport torch",
         task="""
 Write a test of `attention_weights`. It gets an implementation, calls it as
 `implementation(q, k, mask)`, and raises an error if the implementation is wrong; `assert` is
