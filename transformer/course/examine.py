@@ -28,7 +28,7 @@ from transformer.course.judging import judge
 from transformer.course.lessons import definition, lesson
 from transformer.course.memory import limit_memory
 from transformer.course.rows import BORROWED, BROKEN, EMPTY, MISSING, YOURS, Row
-from transformer.course.stub_text import starter
+from transformer.course.stub_text import progress, starter
 from transformer.course.stubs import is_borrowed, is_empty
 
 
@@ -72,13 +72,20 @@ class Examiner:
         if isinstance(task, FindBug):
             return Row(task.id, EMPTY) if self.is_unchanged(task) else None
         if is_borrowed(answer):
-            return Row(task.id, BORROWED)
+            return Row(task.id, BORROWED, note=self.progress(task))
         if not is_empty(answer):
             return None
         if isinstance(task, WriteBlock):
             gone = "its body is empty and @borrow is gone: put @borrow back, or write the body"
             return Row(task.id, BROKEN, gone)
         return Row(task.id, EMPTY)
+
+    def progress(self, task: Exercise) -> str:
+        """Say which methods of a borrowed class are still empty, if others are written."""
+        if not isinstance(task, WriteBlock):
+            return ""
+        path = self.folder.module(lesson(task.chapter))
+        return progress(path.read_text(encoding="utf-8"), task.target, task.keep)
 
     def is_unchanged(self, task: FindBug) -> bool:
         """Return whether the bug is still as it was given."""

@@ -22,15 +22,16 @@ from transformer.course.rows import Row
 from transformer.course.running import Limits, examine
 from transformer.files import atomic_write
 
-COLUMNS = ["folder", "exercise", "title", "kind", "difficulty", "minutes"]
+COLUMNS = ["folder", "seed", "exercise", "title", "kind", "difficulty", "minutes"]
 COLUMNS += ["state", "claim", "diagnosis", "note"]
 
 
 @dataclass(frozen=True)
 class Graded:
-    """A folder's rows, or the reason why it has none."""
+    """A folder, the seed of its bugs, and its rows, or the reason why it has none."""
 
     folder: str
+    seed: int = 0
     rows: tuple[Row, ...] = ()
     trouble: str = ""
 
@@ -75,7 +76,7 @@ def graded(path: Path, limits: Limits) -> Graded:
             rows = tuple(examine(folder, chosen(folder, ()), limits))
         except (ValueError, OSError, RuntimeError) as error:
             return Graded(str(path), trouble=str(error))
-    return Graded(str(path), rows)
+    return Graded(str(path), folder.state.seed, rows)
 
 
 def copy_sources(path: Path, target: Path) -> None:
@@ -98,12 +99,12 @@ def table(results: Iterable[Graded]) -> str:
     writer.writerow(COLUMNS)
     for result in results:
         if result.trouble:
-            writer.writerow([result.folder, *[""] * 5, states.BROKEN, result.trouble, "", ""])
+            writer.writerow([result.folder, *[""] * 6, states.BROKEN, result.trouble, "", ""])
         for row in result.rows:
             task = exercise(row.exercise)
             about = (task.title, task.kind, task.difficulty, task.minutes)
             found = (row.state, row.claim, row.diagnosis, row.note)
-            writer.writerow([result.folder, row.exercise, *about, *found])
+            writer.writerow([result.folder, result.seed, row.exercise, *about, *found])
     return text.getvalue()
 
 

@@ -43,7 +43,7 @@ def is_empty(block: object) -> bool:
     if isinstance(block, type):
         return bool(empty_methods(block))
     function = inspect.unwrap(block) if callable(block) else block
-    return isinstance(function, FunctionType) and _steps(function) in (_BARE, _DOCUMENTED)
+    return isinstance(function, FunctionType) and _steps(function) == _NOTHING
 
 
 def _function(value: Any) -> Any:
@@ -53,19 +53,11 @@ def _function(value: Any) -> Any:
 
 def _steps(function: FunctionType) -> list[tuple[str, Any]]:
     """Return what a function does, as operations of Python's virtual machine."""
-    return [(step.opname, step.argval) for step in dis.get_instructions(function)]
+    steps = dis.get_instructions(function)
+    return [(step.opname, step.argval) for step in steps if step.opname not in ("NOP", "RESUME")]
 
 
-def _bare(): ...
-
-
-def _documented():
-    """Say something, and do nothing."""
-    ...
-
-
-_BARE = _steps(_bare)
-_DOCUMENTED = _steps(_documented)
+_NOTHING = _steps(lambda: None)
 
 
 def _reference(block: Any) -> Any:

@@ -1,0 +1,297 @@
+"""Exercises: complete, solved by their own solutions, and refused when they are not solved."""
+
+import ast
+import re
+import sys
+import types
+from itertools import groupby
+
+import pytest
+import torch
+from test_repository import words
+
+from transformer import checks, zoo
+from transformer.checks.claims import CheckError, seeded
+from transformer.course import borrow, report
+from transformer.course.chapters import task
+from transformer.course.exercise import Answer, FindBug, WriteBlock, WriteTest
+from transformer.course.exercises import all_exercises, exercise, of_chapter
+from transformer.course.folder import Folder, State
+from transformer.course.judging import difference, judge, reference
+from transformer.course.lessons import LESSONS, definition, lesson, source
+from transformer.course.stub_text import bug_text, emptied, progress, starter
+from transformer.course.stubs import is_borrowed, is_empty
+
+EXERCISES = all_exercises()
+each = pytest.mark.parametrize("name", [one.id for one in EXERCISES])
+
+
+def solved(name: str) -> object:
+    """Return the right answer of an exercise, as an object."""
+    one = exercise(name)
+    if isinstance(one, Answer):
+        return one.solution()
+    return one.solution if isinstance(one, WriteTest) else reference(one)
+
+
+@each
+def test_the_solution_passes(name: str) -> None:
+    judge(exercise(name), solved(name))
+    with seeded(3):
+        judge(exercise(name), solved(name))
+
+
+@each
+def test_everything_is_said(name: str) -> None:
+    one = exercise(name)
+    said = [one.title, one.trains, one.task, *one.hints, one.why]
+    assert all(text.strip() for text in said)
+    assert len(one.hints) == 2 and 1 <= one.difficulty <= 3 and one.minutes > 0
+    assert one.kind and one.name
+    third = [report.hint(name, state) for state in [State("mine")] for _ in range(4)][-1]
+    assert third == report.solution(name)
+
+
+@each
+def test_a_task_is_short_enough_for_a_cell(name: str) -> None:
+    one = exercise(name)
+    seeds = range(20) if isinstance(one, FindBug) else [0]
+    for seed in seeds:
+        assert words(task(one, Folder("mine", State("mine", seed)))) <= 120
+    assert max(map(len, one.task.splitlines())) <= 100
+
+
+def test_exercises_are_numbered_in_order_and_come_from_their_own_file() -> None:
+    for chapter, group in groupby(EXERCISES, key=lambda one: one.chapter):
+        ids = [one.id for one in group]
+        assert ids == [f"{chapter}.{n + 1}" for n in range(len(ids))]
+        assert [one.id for one in of_chapter(chapter)] == ids
+        assert lesson(chapter).number == chapter
+    with pytest.raises(ValueError, match=r"no exercise 99\.9"):
+        exercise("99.9")
+
+
+@pytest.mark.parametrize("name", [one.id for one in EXERCISES if isinstance(one, Answer)])
+def test_a_mistake_is_refused_by_its_name(name: str) -> None:
+    one = exercise(name)
+    assert one.mistakes
+    for cause, wrong in one.mistakes.items():
+        with pytest.raises(CheckError, match=re.escape(cause)):
+            judge(one, wrong)
+    with pytest.raises(CheckError, match=r"is still \.\.\."):
+        judge(one, ...)
+
+
+@pytest.mark.parametrize("name", [one.id for one in EXERCISES if isinstance(one, WriteBlock)])
+def test_an_emptied_block_is_borrowed_and_passes(name: str) -> None:
+    one = exercise(name)
+    chapter = lesson(one.chapter)
+    text = emptied(source(chapter.module, one.target.partition(".")[0]), one.target, one.keep)
+    copy = types.ModuleType(f"copied.{chapter.module}")
+    sys.modules[copy.__name__] = copy
+    try:
+        vars(copy).update(vars(chapter.load()), __name__=copy.__name__, borrow=borrow)
+        exec(text, vars(copy))
+        answer = getattr(copy, one.target.partition(".")[0])
+        judge(one, answer)
+        target = definition(ast.parse(text), one.target)
+        assert "@borrow" in text and "..." in ast.unparse(target)
+        assert is_borrowed(answer) or "." in one.target
+    finally:
+        del sys.modules[copy.__name__]
+
+
+@pytest.mark.parametrize("name", [one.id for one in EXERCISES if "." in getattr(one, "target", "")])
+def test_a_method_that_is_borrowed_alone_does_not_call_super(name: str) -> None:
+    one = exercise(name)
+    assert "super()" not in source(lesson(one.chapter).module, one.target)
+
+
+@pytest.mark.parametrize("name", [one.id for one in EXERCISES if isinstance(one, FindBug)])
+def test_every_bug_of_a_hunt_is_refused_and_does_not_give_itself_away(name: str) -> None:
+    one = exercise(name)
+    kinds = {zoo.member(bug.member).check for bug in one.bugs}
+    assert len(kinds) == 1 and "{symptom}" in one.task
+    drawn = {one.bug(seed) for seed in range(1, 200)}
+    assert drawn == set(one.bugs), "some seed draws each bug"
+    assert one.bug() == one.bugs[0]
+    for seed in range(1, 40):
+        member = zoo.member(one.bug(seed).member)
+        text = bug_text(one, seed)
+        assert definition(ast.parse(text), one.name)
+        secrets = (member.sentence, "CHECK", "CAUGHT_BY", "wrong")
+        assert not [secret for secret in secrets if secret in text]
+        with pytest.raises(CheckError):
+            judge(one, member.wrong)
+
+
+@pytest.mark.parametrize("name", [one.id for one in EXERCISES if isinstance(one, WriteTest)])
+def test_a_test_that_cannot_fail_is_refused_and_so_is_one_that_refuses_what_is_right(name) -> None:
+    one = exercise(name)
+    assert 0 < one.at_least <= len(list(zoo.members(one.check)))
+    with pytest.raises(CheckError, match="it finds 0 of"):
+        judge(one, lambda implementation: None)
+    with pytest.raises(CheckError, match="refuses an implementation that is right: NameError"):
+        judge(one, lambda implementation: nonsense)  # noqa: F821
+    vars_before = torch.get_rng_state()
+    judge(one, one.solution)
+    assert torch.get_rng_state().equal(vars_before)
+
+
+@each
+def test_what_is_given_is_code(name: str) -> None:
+    one = exercise(name)
+    if not isinstance(one, WriteBlock):
+        ast.parse(starter(one))
+        assert one.name in starter(one)
+    ast.parse(report.solution_text(one))
+
+
+# --- lessons --------------------------------------------------------------------------------------
+
+
+def test_lessons_are_the_chapters_in_order() -> None:
+    from test_layout import FORMATS, ROOT, pairs
+
+    found = {one.notebook: one.module for one in LESSONS if one.number}
+    assert found == pairs(FORMATS)
+    rows = (ROOT / "README.md").read_text(encoding="utf-8")
+    for one in LESSONS:
+        assert re.search(rf"{one.notebook}\.ipynb\).*\| {one.minutes} \|", rows), one
+        assert all(other < one.number for other in one.needs)
+    with pytest.raises(ValueError, match="there is no chapter 13, only 0, 1"):
+        lesson(13)
+
+
+def test_a_lesson_names_every_chapter_that_it_imports() -> None:
+    from test_layout import LINKS, reachable
+
+    def needed(number: int) -> set[int]:
+        return {number}.union(*(needed(n) for n in lesson(number).needs))
+
+    numbers = {one.module: one.number for one in LESSONS}
+    for one in LESSONS:
+        imported = {numbers[name] for name in reachable(one.module, LINKS) if name in numbers}
+        assert imported <= needed(one.number), one
+
+
+# --- what is compared -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "found"),
+    [
+        (0.421, 0.4223, ""),
+        (1, 1.0, ""),
+        (torch.tensor([1.0, 2.0]), [1.0, 2.0], ""),
+        ((1, [2, 3]), [1, [2, 3]], ""),
+        (0.5, 0.4223, "the answer is 0.5, which is not right"),
+        ([1, 2], [1, 3], "the answer, item 2 is 2, which is not right"),
+        ([1, ...], [1, 3], "the answer, item 2 is still ..."),
+        ([1], [1, 3], "the answer must be a list of 2, not [1]"),
+        (3, [1, 3], "the answer must be a list of 2, not 3"),
+        ("a", 1.0, "the answer must be a number, not 'a'"),
+        (True, 1.0, "the answer must be a number, not True"),
+        (1, True, "the answer is 1, which is not right"),
+        (float("nan"), 1.0, "the answer is nan, which is not right"),
+        ("b", "a", "the answer is 'b', which is not right"),
+    ],
+)
+def test_values_are_compared(got: object, want: object, found: str) -> None:
+    from transformer.course.judging import plain
+
+    assert difference(plain(got), want, 0.01) == found
+
+
+# --- borrowing ------------------------------------------------------------------------------------
+
+
+def test_a_function_that_is_written_is_not_touched() -> None:
+    def causal_mask(t):
+        return t
+
+    assert borrow(causal_mask) is causal_mask
+    assert not is_borrowed(causal_mask) and not is_empty(causal_mask)
+
+
+def test_what_no_chapter_defines_cannot_be_borrowed() -> None:
+    def nothing(): ...
+
+    with pytest.raises(ValueError, match="no chapter defines"):
+        borrow(nothing)
+
+
+@pytest.fixture
+def chapter_of_mine():
+    """A module as a notebook's kernel has it: what is defined there is in __main__."""
+    found = types.ModuleType("mine_main")
+    sys.modules["mine_main"] = found
+    yield vars(found)
+    del sys.modules["mine_main"]
+
+
+def test_what_is_borrowed_calls_what_the_learner_has_written(chapter_of_mine: dict) -> None:
+    text = """
+from transformer.residual_norm import *
+from transformer.residual_norm import Float, Tensor, nn, torch, F, Callable
+from transformer.course import borrow
+class LayerNorm(nn.Identity):
+    def __init__(self, d_model): super().__init__()
+@borrow
+class PostNorm(nn.Module):
+    "Wrap."
+    def __init__(self, d_model, dropout=0.0):
+        ...
+    def forward(self, x, sublayer):
+        return 5
+"""
+    exec(text, chapter_of_mine)
+    block = chapter_of_mine["PostNorm"](4)
+    assert isinstance(block.norm, chapter_of_mine["LayerNorm"])
+    x = torch.ones(1, 2, 4)
+    assert block(x, lambda y: y).equal(2 * x), "a class with one empty method is borrowed whole"
+    left = progress(text, "PostNorm")
+    assert left == "the whole class is borrowed as long as a method is empty: __init__"
+
+
+def test_an_error_in_what_is_borrowed_shows_the_library(chapter_of_mine: dict) -> None:
+    exec("from transformer.course import borrow", chapter_of_mine)
+    with pytest.raises(NameError) as caught:
+        exec("@borrow\ndef causal_mask(t, device=None): ...", chapter_of_mine)
+    assert caught.traceback[-1].path.name == "decoder.py"
+
+
+def test_empty_is_what_does_nothing() -> None:
+    def documented():
+        """Say something."""
+        ...
+
+    def passing():
+        pass
+
+    def one():
+        return 1
+
+    class Half:
+        def first(self): ...
+
+        @classmethod
+        def second(cls):
+            return 1
+
+    class Written:
+        value = 1
+
+        @property
+        def second(self):
+            return 1
+
+    assert [is_empty(x) for x in (documented, passing, one, Half, Written, 3, print)] == [
+        True, True, False, True, False, False, False
+    ]  # fmt: skip
+
+
+def test_every_check_that_blocks_name_exists() -> None:
+    for one in EXERCISES:
+        if isinstance(one, WriteBlock) and isinstance(one.check, str):
+            assert callable(getattr(checks, one.check))
