@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -63,3 +64,18 @@ def seeded() -> None:
 def types_are_checked(pytestconfig: pytest.Config) -> bool:
     """Whether jaxtyping and beartype check the package's signatures in this run."""
     return bool(pytestconfig.getoption("--jaxtyping-packages"))
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A learner's folder as it is written; to be copied, not changed."""
+    from transformer.course.workbook import start
+
+    folder, _ = start(tmp_path_factory.mktemp("started") / "mine")
+    return folder.path
+
+
+@pytest.fixture
+def mine(started: Path, tmp_path: Path) -> Path:
+    """A learner's folder of the test's own."""
+    return Path(shutil.copytree(started, tmp_path / "mine"))

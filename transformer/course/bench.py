@@ -89,7 +89,7 @@ class Bench:
         where = f"{self.package}/{module}.py"
         if mine:
             where = f"{self.shown(mine[-1].filename)}, line {mine[-1].lineno}"
-        text = f"{where}: {type(error).__name__}: {error}".strip()
+        text = f"{where}: {type(error).__name__}: {error}".rstrip(": ")
         return f"{text}. {FRESH}" if isinstance(error, NameError) else text
 
     def shown(self, path: str) -> str:
