@@ -96,8 +96,8 @@ from torch import Tensor
 
 # %% tags=["exercise"]
 def attention_weights(
-    q: Float[Tensor, "... q d"],
-    k: Float[Tensor, "... k d"],
+    q: Float[Tensor, "... q d_head"],
+    k: Float[Tensor, "... k d_head"],
     mask: Bool[Tensor, "... #q #k"] | None = None,
 ) -> Float[Tensor, "... q k"]:
     """Return the attention weights, how much each query attends to each key; every row sums to 1.
@@ -105,7 +105,7 @@ def attention_weights(
     Keys where `mask` is False get weight 0. A query that may attend to no key gets a row of zeros.
     Source: Vaswani et al. 2017, equation 1.
     """
-    scores = einsum(q, k, "... q d, ... k d -> ... q k") / math.sqrt(q.shape[-1])
+    scores = einsum(q, k, "... q d_head, ... k d_head -> ... q k") / math.sqrt(q.shape[-1])
     if mask is None:
         return scores.softmax(-1)
     weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
@@ -120,8 +120,8 @@ def attention_weights(
 
 # %%
 def attention(
-    q: Float[Tensor, "... q d"],
-    k: Float[Tensor, "... k d"],
+    q: Float[Tensor, "... q d_head"],
+    k: Float[Tensor, "... k d_head"],
     v: Float[Tensor, "... k d_v"],
     mask: Bool[Tensor, "... #q #k"] | None = None,
 ) -> Float[Tensor, "... q d_v"]:

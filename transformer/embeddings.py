@@ -112,7 +112,7 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(vocab_size, d_model) / math.sqrt(d_model))
 
-    def forward(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+    def forward(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d_model"]:
         """Return the scaled rows of `ids`; on a CPU an id outside the table raises IndexError."""
         return F.embedding(ids, self.weight) * math.sqrt(self.weight.shape[-1])
 

@@ -99,7 +99,7 @@ from torch import Tensor, nn
 
 
 # %% tags=["exercise"]
-def sinusoidal_positions(n_positions: int, d_model: int) -> Float[Tensor, "t d"]:
+def sinusoidal_positions(n_positions: int, d_model: int) -> Float[Tensor, "t d_model"]:
     """Return the table of positional encodings: row t has sines at even features, cosines at odd.
 
     Wavelengths grow from 2π to 10000·2π positions. Any width is allowed: an odd one ends with a
@@ -107,7 +107,7 @@ def sinusoidal_positions(n_positions: int, d_model: int) -> Float[Tensor, "t d"]
     """
     even = torch.arange(0, d_model, 2, dtype=torch.float64)
     frequency = torch.exp(-math.log(10_000) * even / d_model)
-    angle = einsum(torch.arange(n_positions, dtype=torch.float64), frequency, "t, d -> t d")
+    angle = einsum(torch.arange(n_positions, dtype=torch.float64), frequency, "t, i -> t i")
     table = torch.empty(n_positions, d_model)
     table[:, 0::2] = angle.sin()
     table[:, 1::2] = angle.cos()[:, : d_model // 2]
@@ -128,13 +128,15 @@ class PositionalEncoding(nn.Module):
     formula, so it is neither learned nor saved.
     """
 
-    table: Float[Tensor, "t d"]
+    table: Float[Tensor, "t d_model"]
 
     def __init__(self, d_model: int, max_len: int):
         super().__init__()
         self.register_buffer("table", sinusoidal_positions(max_len, d_model), persistent=False)
 
-    def forward(self, x: Float[Tensor, "b t d"], start: int = 0) -> Float[Tensor, "b t d"]:
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], start: int = 0
+    ) -> Float[Tensor, "b t d_model"]:
         """Return `x` plus positions start, start + 1, …; ValueError if they exceed the table."""
         stop = start + x.shape[1]
         if stop > len(self.table):
