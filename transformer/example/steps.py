@@ -100,31 +100,31 @@ def after(chapter: int) -> Any:
         return STEPS[chapter](example_model(), example_batch())
 
 
-def one_head(model: Transformer, batch: Batch) -> Float[Tensor, "b t d"]:
+def one_head(model: Transformer, batch: Batch) -> Float[Tensor, "b t d_head"]:
     """Return the result of head 0 in the encoder's first layer."""
     x = model.embed(batch.src)
     q, k, v = (project(x) for project in head_projections(0))
     return attention(q, k, v, (batch.src != model.config.pad_id)[:, None])
 
 
-def all_heads(model: Transformer, batch: Batch) -> Float[Tensor, "b t d"]:
+def all_heads(model: Transformer, batch: Batch) -> Float[Tensor, "b t d_model"]:
     """Return the result of multi-head attention in the encoder's first layer."""
     x = model.embed(batch.src)
     return first_layer(model).self_attention(x, x, padding_mask(batch.src, model.config.pad_id))
 
 
-def added_and_normed(model: Transformer, batch: Batch) -> Float[Tensor, "b t d"]:
+def added_and_normed(model: Transformer, batch: Batch) -> Float[Tensor, "b t d_model"]:
     """Return the norm of the first layer's input plus the result of its attention."""
     residual = first_layer(model).residuals[0]
     return residual(model.embed(batch.src), lambda _: all_heads(model, batch))
 
 
-def one_layer(model: Transformer, batch: Batch) -> Float[Tensor, "b t d"]:
+def one_layer(model: Transformer, batch: Batch) -> Float[Tensor, "b t d_model"]:
     """Return the result of the encoder's first layer."""
     return first_layer(model)(model.embed(batch.src), padding_mask(batch.src, model.config.pad_id))
 
 
-def decoder_states(model: Transformer, batch: Batch) -> Float[Tensor, "b t d"]:
+def decoder_states(model: Transformer, batch: Batch) -> Float[Tensor, "b t d_model"]:
     """Return the decoder's output for the right translations, shifted by one token."""
     return model.decoder_states(batch.decoder_input, model.encode(batch.src), batch.src)
 
