@@ -66,18 +66,18 @@ def test_chapter_2_adds_positions() -> None:
 
 
 def test_chapter_3_attends_with_one_head() -> None:
-    q, k, v = (project(after(2)) for project in head_projections(0))
+    q, k, v = (project(after(2)) for project in head_projections())
     assert_close(attention(q, k, v, real()[:, 0]), after(3))
 
 
-def test_chapter_4_joins_four_heads_of_which_chapter_3_had_the_first() -> None:
+def test_chapter_4_joins_four_heads_of_which_chapter_3_had_one() -> None:
     module = loaded(MultiHeadAttention(24, 4), f"{LAYER}.self_attention")
     assert_close(module(after(2), after(2), real()), after(4))
     heads = []
     for head in range(4):
         q, k, v = (project(after(2)) for project in head_projections(head))
         heads.append(attention(q, k, v, real()[:, 0]))
-    assert_close(heads[0], after(3))
+    assert_close(heads[2], after(3))
     assert_close(module.w_o(torch.cat(heads, dim=-1)), after(4))
 
 

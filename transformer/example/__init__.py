@@ -9,7 +9,7 @@ its own step by its own code, with the weights of the model, and shows that the 
 | 0 | source ids, padded | `b t`, 2 × 8 |
 | 1 | embeddings | `b t d_model`, 2 × 8 × 24 |
 | 2 | embeddings plus positions | the same |
-| 3 | the result of head 0 in the encoder's first layer | `b t d_head`, 2 × 8 × 6 |
+| 3 | the result of head 2 in the encoder's first layer | `b t d_head`, 2 × 8 × 6 |
 | 4 | the result of all four heads, after `w_o` | `b t d_model`, 2 × 8 × 24 |
 | 5 | the same, added to the layer's input and normed | the same |
 | 6 | the result of the first layer, with its feed-forward block | the same |

@@ -50,6 +50,6 @@ def make(folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(description="Train the model of the running example.")
     parser.add_argument("folder", type=Path, help="where to write the three files")
     print(f"exact: {make(parser.parse_args().folder):.1%}")
