@@ -363,7 +363,7 @@ class TokenEmbedding(nn.Module):
 #     torch.manual_seed(seed)
 #     table = nn.Parameter(std * torch.randn(100, d_model))
 #     output = table if tied else nn.Parameter(torch.randn(100, d_model) / math.sqrt(d_model))
-#     network = nn.Sequential(nn.Linear(d_model, 512), nn.ReLU(), nn.Linear(512, d_model))
+#     network = nn.Sequential(nn.Linear(d_model, 256), nn.ReLU(), nn.Linear(256, d_model))
 #     optimizer = torch.optim.Adam({table, output, *network.parameters()}, lr=1e-3)
 #     following = torch.randperm(100)
 #     curve = []
@@ -398,7 +398,7 @@ class TokenEmbedding(nn.Module):
 # assert curves["without it"][:, 50].max() < 0.5
 #
 # means = {name: runs.mean(0) for name, runs in curves.items()}
-# plot_lines(means, xlabel="step", ylabel="share right", title="Name the next word: mean of 3 seeds")
+# plot_lines(means, xlabel="step", ylabel="share right", title="Name the next word, 3 seeds")
 
 # %% [markdown]
 # Without the root, almost nothing is learned until training has made the words large enough beside
