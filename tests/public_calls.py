@@ -39,7 +39,6 @@ from transformer.residual_norm import LayerNorm, PostNorm, PreNorm, layer_norm
 from transformer.translator import (
     Translator,
     check_engine,
-    check_lengths,
     groups_by_length,
     model_folder,
     round_up,
@@ -337,6 +336,7 @@ def load_a_checkpoint(w: World) -> None:
     "inference.beam_search",
     "inference.generate",
     "inference.inference_context",
+    "inference.beam_hypotheses",
     "inference.best_of",
     "inference.collect",
 )
@@ -547,7 +547,6 @@ def save_translator(w: World) -> Path:
 @calls(
     "translator.Translator",
     "translator.check_engine",
-    "translator.check_lengths",
     "translator.groups_by_length",
     "translator.model_folder",
     "translator.round_up",
@@ -561,8 +560,8 @@ def translate(w: World) -> None:
         translator.translate(w.texts * 9, beam_size, max_tokens=60)
     Translator(w.model, w.tokenizer, engines.PyTorchEngine(w.model)).translate(w.texts[:1])
     rows = data.encode(w.tokenizer, w.texts)
+    translator.n_best([*w.texts, "", "øøø"], engines.Search(n_best=2), on_problem=lambda *_: None)
     check_engine("pytorch", "fp32", "cpu")
-    check_lengths(rows, 40)
     groups_by_length(rows, round_up(20, 16))
     model_folder(save_translator(w))
 
@@ -599,4 +598,4 @@ def use_ctranslate2(w: World) -> None:
 def use_onnx(w: World) -> None:
     folder = engines.export_onnx(w.model, w.folder / "out")
     engine = engines.OnnxEngine(folder, w.model.config)
-    list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], 2))
+    list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], engines.Search(2)))

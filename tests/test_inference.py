@@ -127,6 +127,21 @@ def test_a_beam_without_hypotheses_is_refused(model, src, beam_size: int) -> Non
         beam_search(model, src, beam_size)
 
 
+@pytest.mark.parametrize("max_len", [0, -1])
+def test_a_translation_without_tokens_is_refused(model, src, max_len: int) -> None:
+    for search in (greedy_search, beam_search, sample):
+        with pytest.raises(ValueError, match=f"^max_len must be at least 1, not {max_len}$"):
+            search(model, src, max_len=max_len)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_a_batch_without_sentences_has_no_translations(model, dtype: torch.dtype) -> None:
+    nothing = torch.zeros(0, 5, dtype=dtype)
+    assert greedy_search(model, nothing).shape == sample(model, nothing).shape == (0, 0)
+    ids, log_probs = beam_search(model, nothing)
+    assert ids.shape == (0, 0) and log_probs.shape == (0,)
+
+
 @few
 @given(width=st.integers(1, 6), max_len=st.integers(1, 9))
 def test_only_padding_follows_the_end_and_max_len_is_kept(width: int, max_len: int) -> None:

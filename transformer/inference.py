@@ -454,8 +454,12 @@ def generate(
 
     The translations are without <s>, with </s> where it was reached, and padded.
     """
+    if max_len < 1:
+        raise ValueError(f"max_len must be at least 1, not {max_len}")
     config = model.config
     written = src.new_full((len(src), min(max_len, config.max_len)), config.pad_id).long()
+    if len(src) == 0:
+        return written[:, :0]
     with inference_context(model):
         steps = decoder(model, src)
         ids = src.new_full((len(src),), config.bos_id)
@@ -534,8 +538,12 @@ def collect(
         found[int(sentences[i])].append((rank, scores[i, j], ids[i, j, 1:]))
 
 
-def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
+def best_of(
+    finished: Finished, src: Int[Tensor, "b k"], pad_id: int
+) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
     """Return the best hypothesis of each sentence, padded, and its log-probability."""
+    if not finished:
+        return src.new_empty(0, 0).long(), torch.empty(0, device=src.device)
     best = [max(hypotheses, key=lambda h: h[0]) for hypotheses in finished]
     ids = pad_sequence([h[2] for h in best], batch_first=True, padding_value=pad_id)
     return ids, torch.stack([h[1] for h in best])
@@ -550,26 +558,21 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
 # The first step extends one hypothesis, `<s>`; its best extensions are all different.
 
 
-# %% tags=["exercise"]
-def beam_search(
+# %%
+def beam_hypotheses(
     model: Transformer,
     src: Int[Tensor, "b k"],
-    beam_size: int = 5,
-    length_penalty: float = 1.0,
-    max_len: int = 64,
-    decoder: MakeDecoder = IncrementalDecoder,
-) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
-    """Return the best translation found with `beam_size` hypotheses, and its log-probability.
-
-    A sentence is complete when `beam_size` hypotheses have reached </s>; the best of these by
-    log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
-    remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
-    """
-    if beam_size < 1:
-        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+    beam_size: int,
+    length_penalty: float,
+    max_len: int,
+    decoder: MakeDecoder,
+) -> Finished:
+    """Return the finished hypotheses of each sentence; the arguments are those of `beam_search`."""
     config = model.config
     max_len = min(max_len, config.max_len)
     finished: Finished = [[] for _ in src]
+    if not finished:
+        return finished
     with inference_context(model):
         steps = decoder(model, src)
         sentences = torch.arange(len(src), device=src.device)
@@ -592,7 +595,30 @@ def beam_search(
             written = longer[going].gather(1, repeat(kept, "b n -> b n t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
             steps.reorder(rows[going].gather(1, kept))
-    return best_of(finished, config.pad_id)
+    return finished
+
+
+# %% tags=["exercise"]
+def beam_search(
+    model: Transformer,
+    src: Int[Tensor, "b k"],
+    beam_size: int = 5,
+    length_penalty: float = 1.0,
+    max_len: int = 64,
+    decoder: MakeDecoder = IncrementalDecoder,
+) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
+    """Return the best translation found with `beam_size` hypotheses, and its log-probability.
+
+    A sentence is complete when `beam_size` hypotheses have reached </s>; the best of these by
+    log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
+    remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
+    """
+    if beam_size < 1:
+        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+    if max_len < 1:
+        raise ValueError(f"max_len must be at least 1, not {max_len}")
+    finished = beam_hypotheses(model, src, beam_size, length_penalty, max_len, decoder)
+    return best_of(finished, src, model.config.pad_id)
 
 
 # %% [markdown]
