@@ -5,6 +5,7 @@ under the names that it covers, with what it may change and whether it draws ran
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -335,7 +336,7 @@ def load_a_checkpoint(w: World) -> None:
     "inference.greedy_search",
     "inference.beam_search",
     "inference.generate",
-    "inference.inference_context",
+    "model.inference_context",
     "inference.beam_hypotheses",
     "inference.best_of",
     "inference.collect",
@@ -550,6 +551,10 @@ def save_translator(w: World) -> Path:
     "translator.groups_by_length",
     "translator.model_folder",
     "translator.round_up",
+    "reader.warn_about",
+    "reader.read_texts",
+    "reader.clean_lines",
+    "data.problem_of",
     "engines.PyTorchEngine",
     threads=2,  # so that groups are searched by two workers
     marks=(pytest.mark.translator,),  # it takes seconds
@@ -560,7 +565,10 @@ def translate(w: World) -> None:
         translator.translate(w.texts * 9, beam_size, max_tokens=60)
     Translator(w.model, w.tokenizer, engines.PyTorchEngine(w.model)).translate(w.texts[:1])
     rows = data.encode(w.tokenizer, w.texts)
-    translator.n_best([*w.texts, "", "øøø"], engines.Search(n_best=2), on_problem=lambda *_: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        translator.n_best([*w.texts, "", "øøø"], engines.Search(n_best=2))
+    data.problem_of(w.tokenizer, "the cat", rows[0])
     check_engine("pytorch", "fp32", "cpu")
     groups_by_length(rows, round_up(20, 16))
     model_folder(save_translator(w))

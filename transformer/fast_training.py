@@ -27,7 +27,7 @@ from transformer.cpu.operators import causal_flash_attention
 from transformer.data import Batch
 from transformer.model import Transformer
 from transformer.multi_head import MultiHeadAttention
-from transformer.training import IGNORED, label_smoothed_loss
+from transformer.training import label_smoothed_loss
 
 # %% [markdown]
 # ## The question
@@ -281,7 +281,7 @@ def chunked_cross_entropy(
 
     Gradients, equal to those of the plain loss, are computed only if grad mode is on.
     """
-    real = (labels != pad_id) & (labels != IGNORED)
+    real = (labels != pad_id) & (labels != -100)
     x = x[real]
     labels = labels[real]
     if torch.is_grad_enabled():

@@ -11,17 +11,16 @@ r"""
 # Submodules have no types of their own in PyTorch.
 # pyright: reportArgumentType=false
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from transformer.decoder import DecoderLayer, padding_mask
-from transformer.model import Config, Transformer
+from transformer.model import Config, Transformer, inference_context
 
 # %% [markdown]
 # ## The question
@@ -410,26 +409,9 @@ class IncrementalDecoder(TokenDecoder):
 # %% [markdown]
 # ### Greedy search and sampling
 #
-# Decoding with dropout is a mistake that raises no error. `inference_context` switches dropout and
-# gradients off, and leaves the model as it found it.
-
-
-# %%
-@contextmanager
-def inference_context(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off, and restore every module's mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-# %% [markdown]
+# Decoding with dropout is a mistake that raises no error, so the searches run in chapter 9's
+# `inference_context`, which switches dropout and gradients off and leaves the model as it found it.
+#
 # Padding and `<s>` are never a next token, so their scores become $-\infty$:
 
 
@@ -454,8 +436,6 @@ def generate(
 
     The translations are without <s>, with </s> where it was reached, and padded.
     """
-    if max_len < 1:
-        raise ValueError(f"max_len must be at least 1, not {max_len}")
     config = model.config
     written = src.new_full((len(src), min(max_len, config.max_len)), config.pad_id).long()
     if len(src) == 0:
@@ -538,12 +518,8 @@ def collect(
         found[int(sentences[i])].append((rank, scores[i, j], ids[i, j, 1:]))
 
 
-def best_of(
-    finished: Finished, src: Int[Tensor, "b k"], pad_id: int
-) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
+def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
     """Return the best hypothesis of each sentence, padded, and its log-probability."""
-    if not finished:
-        return src.new_empty(0, 0).long(), torch.empty(0, device=src.device)
     best = [max(hypotheses, key=lambda h: h[0]) for hypotheses in finished]
     ids = pad_sequence([h[2] for h in best], batch_first=True, padding_value=pad_id)
     return ids, torch.stack([h[1] for h in best])
@@ -561,9 +537,9 @@ def best_of(
 # %%
 def beam_hypotheses(
     model: Transformer,
-    src: Int[Tensor, "b k"],
+    src: Tensor,
     beam_size: int,
-    length_penalty: float,
+    penalty: float,
     max_len: int,
     decoder: MakeDecoder,
 ) -> Finished:
@@ -571,8 +547,6 @@ def beam_hypotheses(
     config = model.config
     max_len = min(max_len, config.max_len)
     finished: Finished = [[] for _ in src]
-    if not finished:
-        return finished
     with inference_context(model):
         steps = decoder(model, src)
         sentences = torch.arange(len(src), device=src.device)
@@ -585,7 +559,7 @@ def beam_hypotheses(
             scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam_size)
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
-            collect(finished, sentences, longer, scores, ended[:, :beam_size], length_penalty)
+            collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
             going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
             if not going:
                 break
@@ -613,12 +587,12 @@ def beam_search(
     log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
     remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
     """
-    if beam_size < 1:
-        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-    if max_len < 1:
-        raise ValueError(f"max_len must be at least 1, not {max_len}")
+    if min(beam_size, max_len) < 1:
+        raise ValueError(f"{beam_size=} and {max_len=} must be at least 1")
+    if len(src) == 0:
+        return src[:, :0].long(), torch.zeros(0)
     finished = beam_hypotheses(model, src, beam_size, length_penalty, max_len, decoder)
-    return best_of(finished, src, model.config.pad_id)
+    return best_of(finished, model.config.pad_id)
 
 
 # %% [markdown]

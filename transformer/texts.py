@@ -7,7 +7,7 @@ that nobody sees and that a vocabulary may not know. So every way in goes throug
 import gzip
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +38,11 @@ def clean(text: str) -> str:
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     words = text.translate(_CONTROLS | _BYTE_ORDER_MARK).split()
     return unicodedata.normalize("NFC", " ".join(words))
+
+
+def most_characters(vocabulary: Iterable[str], max_len: int) -> int:
+    """Return the length of the longest clean text that can have at most `max_len` tokens."""
+    return max_len * max(map(len, vocabulary))
 
 
 def read_lines(path: str | Path) -> list[str]:

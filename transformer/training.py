@@ -130,10 +130,6 @@ from transformer.model import Transformer
 # $$\ell = -(1-\varepsilon)\,\log p_y \;-\; \frac{\varepsilon}{v-1} \sum_{w \ne \text{pad}} \log p_w$$
 
 
-# %%
-IGNORED = -100  # the label that PyTorch's losses ignore
-
-
 # %% tags=["exercise"]
 def label_smoothed_loss(
     logits: Float[Tensor, "... v"],
@@ -147,7 +143,7 @@ def label_smoothed_loss(
     Positions whose label is padding, or PyTorch's -100, do not count.
     Source: Vaswani et al. 2017, section 5.4; Szegedy et al. 2015, section 7.
     """
-    real = (labels != pad_id) & (labels != IGNORED)
+    real = (labels != pad_id) & (labels != -100)
     log_probs = logits[real].float().log_softmax(-1)
     label = log_probs.gather(-1, labels[real].unsqueeze(-1)).squeeze(-1)
     if smoothing == 0:

@@ -1,8 +1,7 @@
 """A translator: a model, its vocabulary and an engine. Sentences in, sentences out."""
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -10,22 +9,21 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from transformer.data import BLANK, EOS, decode, load_tokenizer, problem_of
+from transformer.data import decode, load_tokenizer
 from transformer.engines import CTranslate2Engine, Engine, OnnxEngine, PyTorchEngine, Search
 from transformer.engines.ctranslate2 import current_ctranslate2
 from transformer.engines.exporter import model_folder
 from transformer.engines.onnx import current_onnx
 from transformer.model import Transformer, load_model
-from transformer.texts import clean
+from transformer.reader import OnProblem, read_texts, warn_about
+from transformer.texts import clean, most_characters
 
 __all__ = [
     "Translation",
     "Translator",
     "groups_by_length",
     "model_folder",
-    "refuse",
     "round_up",
-    "warn_about",
 ]
 
 PRECISIONS = {
@@ -34,11 +32,6 @@ PRECISIONS = {
     "onnx": ("fp32",),
 }
 """By engine. CTranslate2 has the last two on a GPU only."""
-ANY_LENGTH = 10**6
-"""Characters below which a text is cleaned before its length is looked at."""
-
-OnProblem = Callable[[int, str], None]
-"""Called with the number of a text, from 1, and with what is wrong with it."""
 
 
 class Translation(NamedTuple):
@@ -46,17 +39,6 @@ class Translation(NamedTuple):
 
     text: str
     score: float
-
-
-def warn_about(number: int, problem: str) -> None:
-    """Warn that a text has an empty translation, unless the text is blank itself."""
-    if problem != BLANK:
-        warnings.warn(f"text {number} {problem}; its translation is empty", stacklevel=4)
-
-
-def refuse(number: int, problem: str) -> None:
-    """Raise a ValueError about a text."""
-    raise ValueError(f"text {number} {problem}")
 
 
 class Translator:
@@ -152,7 +134,8 @@ class Translator:
         `warn_about` warns, except of blanks, and `refuse` raises a ValueError.
         Raises ValueError for what is not a string.
         """
-        rows = self.encode(texts, on_problem)
+        max_len = self.model.config.max_len
+        rows = read_texts(self.tokenizer, texts, max_len, self.most_characters, on_problem)
         readable = [i for i, row in enumerate(rows) if row]
         lengths = [len(rows[i]) for i in readable]
         groups = groups_by_length([rows[i] for i in readable], max_tokens // search.beam_size)
@@ -170,41 +153,10 @@ class Translator:
                 found[readable[i]] = list(map(Translation, map(clean, texts), scores))
         return found
 
-    def encode(self, texts: Iterable[str], on_problem: OnProblem) -> list[list[int]]:
-        """Return the ids of every text; none for a text that is blank or has a problem."""
-        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-            kind = type(texts).__name__
-            raise ValueError(f"translate takes a list of sentences, not one {kind}")
-        lines, lengths = self.lines(texts)
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(lines)]
-        limit = self.model.config.max_len
-        for i, line in enumerate(lines):
-            problem = problem_of(self.tokenizer, line, rows[i])
-            if lengths[i] > self.most_characters:
-                problem = f"has {lengths[i]:,} characters, the model's max_len is {limit}: split it"
-            elif len(rows[i]) >= limit:
-                problem = f"has {len(rows[i]) + 1} tokens, the model's max_len is {limit}: split it"
-            rows[i] = [] if problem else [*rows[i], EOS]
-            if problem:
-                on_problem(i + 1, problem)
-        return rows
-
-    def lines(self, texts: Iterable[str]) -> tuple[list[str], list[int]]:
-        """Return the texts as clean lines, and how long they were; "" for one that is too long."""
-        lines = []
-        lengths = []
-        for number, text in enumerate(texts, start=1):
-            if not isinstance(text, str):
-                raise ValueError(f"text {number} is not a string but a {type(text).__name__}")
-            line = clean(text) if len(text) <= self.most_characters + ANY_LENGTH else text
-            lengths.append(len(line))
-            lines.append(line if len(line) <= self.most_characters else "")
-        return lines, lengths
-
     @cached_property
     def most_characters(self) -> int:
         """The length of the longest text that can have at most max_len tokens."""
-        return self.model.config.max_len * max(map(len, self.tokenizer.get_vocab()))
+        return most_characters(self.tokenizer.get_vocab(), self.model.config.max_len)
 
 
 def check_engine(engine: str, precision: str, device: str) -> None:

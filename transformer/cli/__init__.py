@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from io import TextIOWrapper
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,8 @@ from transformer.cpu.process import tune_allocator
 
 __all__ = ["main"]
 
+SCRIPT = "transformer-course"
+"""The command that is installed with the package."""
 USERS = (ValueError, OSError, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """Errors that a user can do something about; others are this program's."""
 
@@ -67,8 +70,10 @@ def report(error: Exception, debug: bool) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
+    script = Path(sys.argv[0]).stem == SCRIPT
     main_parser = argparse.ArgumentParser(
-        prog="python -m transformer", description="Train a Transformer, translate, evaluate."
+        prog=SCRIPT if script else "python -m transformer",
+        description="Train a Transformer, translate, evaluate.",
     )
     commands = main_parser.add_subparsers(dest="command", required=True)
     for add_command in (add_train, add_translate, add_evaluate, add_export):

@@ -3,7 +3,7 @@
 import sys
 
 from transformer.data import BLANK
-from transformer.translator import refuse
+from transformer.reader import refuse
 
 MOST_WARNINGS = 20
 """Lines that are named; further ones are only counted."""
