@@ -17,7 +17,17 @@ from snapshots import everything
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from transformer import corpora, data, engines, files, inference, metrics, recipes, training
+from transformer import (
+    corpora,
+    data,
+    engines,
+    example,
+    files,
+    inference,
+    metrics,
+    recipes,
+    training,
+)
 from transformer import fast_decoding as fd
 from transformer import fast_training as ft
 from transformer.attention import attention, attention_weights
@@ -607,3 +617,25 @@ def use_onnx(w: World) -> None:
     folder = engines.export_onnx(w.model, w.folder / "out")
     engine = engines.OnnxEngine(folder, w.model.config)
     list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], engines.Search(2)))
+
+
+# --- the running example --------------------------------------------------------------------------
+
+
+@calls(
+    "example.after",
+    "example.example_batch",
+    "example.example_model",
+    "example.example_tokenizer",
+    "example.head_projections",
+    "example.tokens",
+    "example.weights",
+)
+def follow_the_example(w: World) -> None:
+    for chapter in range(13):
+        example.after(chapter)
+    example.example_tokenizer()
+    example.example_model()(example.example_batch().src, w.tgt)
+    example.head_projections(3)
+    example.tokens(w.src)
+    example.weights("encoder")

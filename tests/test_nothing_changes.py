@@ -30,7 +30,7 @@ from transformer.model import Config, Transformer
 from transformer.multi_head import head_weights
 
 MODULES = [*CHAPTERS, "files", "metrics", "translator"]
-PACKAGES = ["corpora", "engines", "recipes", "checks"]
+PACKAGES = ["corpora", "engines", "recipes", "checks", "example"]
 EXEMPT = {
     "checks.CheckError": "an exception",
     "engines.Engine": "a protocol, without code",

@@ -190,7 +190,7 @@ def test_the_bar_counts_the_groups(translator, capsys) -> None:
 def test_translate_hands_its_options_to_the_search(translator, monkeypatch) -> None:
     seen = []
 
-    def search(model, src, beam_size, length_penalty, max_len, decoder):
+    def search(model, src, beam_size, length_penalty, max_len, make):
         seen.append((tuple(src.shape), beam_size, length_penalty, max_len))
         return [[(0.0, 0.0, row)] for row in src]
 

@@ -202,7 +202,7 @@ class Transformer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(init_weights)
 
-    def embed(self, ids: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d"]:
+    def embed(self, ids: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """Return token embedding plus position; `start` is the position of the first column.
 
         Raises ValueError for an id outside the vocabulary (on a GPU, where a check would have to
@@ -217,7 +217,7 @@ class Transformer(nn.Module):
             ) from None
         return self.dropout(self.positions(x, start))
 
-    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d_model"]:
         """Return the memory: one vector for each source token."""
         return self.encoder(self.embed(src), padding_mask(src, self.config.pad_id))
 
@@ -226,23 +226,25 @@ class Transformer(nn.Module):
         return causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, self.config.pad_id)
 
     def decoder_states(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t d"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t d_model"]:
         """Return the decoder's output, one vector for each target position."""
         src_mask = padding_mask(src, self.config.pad_id)
         return self.decoder(self.embed(tgt), memory, self.target_mask(tgt), src_mask)
 
-    def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
+    def logits(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """Return the score of every vocabulary entry, before softmax."""
         return F.linear(x, self.embedding.weight, self.bias)
 
     def decode(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t v"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t vocab"]:
         """Return the logits of the token after each target position, given the memory of `src`."""
         return self.logits(self.decoder_states(tgt, memory, src))
 
-    def forward(self, src: Int[Tensor, "b k"], tgt: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+    def forward(
+        self, src: Int[Tensor, "b k"], tgt: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b t vocab"]:
         """Return the logits of the token after each target position."""
         return self.decode(tgt, self.encode(src), src)
 

@@ -132,7 +132,7 @@ from transformer.model import Transformer
 
 # %% tags=["exercise"]
 def label_smoothed_loss(
-    logits: Float[Tensor, "... v"],
+    logits: Float[Tensor, "... vocab"],
     labels: Int[Tensor, "..."],
     pad_id: int,
     smoothing: float = 0.1,

@@ -79,7 +79,7 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    def forward(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d_model"]:
         return self.model.encode(src)
 
 
@@ -87,8 +87,8 @@ class DecoderGraph(EncoderGraph):
     """`Transformer.decode` as a module that can be exported."""
 
     def forward(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t v"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t vocab"]:
         return self.model.decode(tgt, memory, src)
 
 
@@ -105,11 +105,11 @@ def exportable(model: Transformer) -> Transformer:
 
 
 def attention_by_formula(
-    q: Float[Tensor, "b h q d"],
-    k: Float[Tensor, "b h k d"],
-    v: Float[Tensor, "b h k d"],
+    q: Float[Tensor, "b h q d_head"],
+    k: Float[Tensor, "b h k d_head"],
+    v: Float[Tensor, "b h k d_head"],
     mask: Bool[Tensor, "#b #h #q #k"] | None = None,
-) -> Float[Tensor, "b h q d"]:
+) -> Float[Tensor, "b h q d_head"]:
     """Return `attention` without the fused kernel.
 
     The kernel gives zeros to a query that may attend to nothing, but the operators that it is
@@ -201,14 +201,14 @@ class OnnxTransformer(Transformer):
         self.decoder_graph = decoder
         self.eval()
 
-    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d_model"]:
         """Return the memory."""
         (memory,) = self.encoder_graph.run(None, {"src": src.numpy()})
         return torch.from_numpy(memory)
 
     def decode(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t v"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t vocab"]:
         """Return the logits of the token after each target position."""
         inputs = {"tgt": tgt.numpy(), "memory": memory.numpy(), "src": src.numpy()}
         (logits,) = self.decoder_graph.run(None, inputs)

@@ -92,7 +92,7 @@ class EndLater(TokenDecoder):
         self.best_extensions = self.decoder.best_extensions
         self.reorder = self.decoder.reorder
 
-    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
         logits = self.decoder.step(ids)
         if self.left > 0:
             self.left -= 1
