@@ -26,6 +26,7 @@ from transformer import (
     inference,
     metrics,
     recipes,
+    texts,
     training,
 )
 from transformer import fast_decoding as fd
@@ -617,6 +618,28 @@ def use_onnx(w: World) -> None:
     folder = engines.export_onnx(w.model, w.folder / "out")
     engine = engines.OnnxEngine(folder, w.model.config)
     list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], engines.Search(2)))
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+@calls(
+    "texts.clean",
+    "texts.decode_line",
+    "texts.lines_of",
+    "texts.most_characters",
+    "texts.read_lines",
+    "texts.skip_line",
+)
+def read_texts_of_all_kinds(w: World) -> None:
+    path = w.folder / "text"
+    path.write_text("\n".join(w.texts), encoding="utf-8")
+    assert [*map(texts.clean, w.texts)] == texts.read_lines(path)
+    with path.open("rb") as stream:
+        assert len(list(texts.lines_of(stream, "text", 90))) == len(w.texts)
+        texts.skip_line(stream)
+    texts.decode_line(b"the cat", 1, "text")
+    texts.most_characters(w.texts, 9)
 
 
 # --- the running example --------------------------------------------------------------------------

@@ -20,9 +20,9 @@ its own step by its own code, with the weights of the model, and shows that the 
 | 11 | the loss of this batch, without smoothing | one number |
 | 12 | the translations | a list of two strings |
 
-All sizes differ: 2 sentences of 8 tokens, 4 heads, 24 features (6 a head), 48 in the feed-forward
-block, 588 subwords. There are 2 + 2 layers in post-norm. `python -m transformer.example` trains the
-model anew; the vocabulary is that of the course's translator.
+The sizes of a tensor all differ: 2 sentences of 8 tokens on either side, 4 heads, 24 features (6 a
+head), 48 in the feed-forward block, 588 subwords. There are 2 + 2 layers in post-norm. `python -m
+transformer.example` trains the model anew; the vocabulary is that of the course's translator.
 """
 
 from transformer.example.steps import (
