@@ -1,7 +1,10 @@
 """The exercises of chapter 4: multi-head attention."""
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from transformer.attention import attention
 from transformer.course.exercise import (
@@ -20,11 +23,11 @@ from transformer.multi_head import MultiHeadAttention
 
 def solution_4_2() -> list[int]:
     """Number all features of a sentence, split them in both ways, and look for one of them."""
-    x = torch.arange(8 * 24).reshape(8, 24)
-    number = x[3, 13]
-    moved = rearrange(x, "t (h d) -> h t d", h=4)
-    viewed = x.view(4, 8, 6)
-    return [*(moved == number).nonzero()[0].tolist(), *(viewed == number).nonzero()[0].tolist()]
+    in_memory = torch.arange(8 * 24)
+    x = rearrange(in_memory, "(t d) -> t d", t=8)
+    by_name = rearrange(x, "t (h d) -> h t d", h=4)
+    by_view = rearrange(in_memory, "(h t d) -> h t d", h=4, t=8)  # what x.view(4, 8, 6) gives
+    return [n for split in (by_name, by_view) for n in (split == x[3, 13]).nonzero()[0].tolist()]
 
 
 # --- 4.3 ------------------------------------------------------------------------------------------
@@ -34,33 +37,36 @@ def solution_4_3() -> list[bool]:
     """Change the weights of a layer in five ways, each time from the same start."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(2, 8, 24, generator=draw)
-    inputs = ("w_q", "w_k", "w_v")
-    drawn = {name: torch.randn(24, 24, generator=draw) / 5 for name in (*inputs, "w_o")}
-    order = rearrange(torch.arange(24), "(h d) -> h d", h=4)[[2, 0, 3, 1]].flatten()
+    weights = torch.randn(4, 24, 24, generator=draw) / 5
+    order = rearrange(
+        rearrange(torch.arange(24), "(h d) -> h d", h=4)[[2, 0, 3, 1]], "h d -> (h d)"
+    )
 
-    def fresh(n_heads: int = 4) -> MultiHeadAttention:
+    def result(change: Callable[..., object] = id, n_heads: int = 4) -> Tensor:
         layer = MultiHeadAttention(24, n_heads).requires_grad_(False)
-        for name, weight in drawn.items():
-            layer.get_parameter(f"{name}.weight").copy_(weight)
-        return layer
+        for linear, weight in zip((layer.w_q, layer.w_k, layer.w_v, layer.w_o), weights):
+            linear.weight.copy_(weight)
+        change(layer)
+        return layer(x, x)
 
-    def reordered(names: tuple[str, ...], output: bool) -> MultiHeadAttention:
-        layer = fresh()
-        for name in names:
-            weight = layer.get_parameter(f"{name}.weight")
-            weight.copy_(weight[order])
-        if output:
-            layer.w_o.weight.copy_(layer.w_o.weight[:, order])
-        return layer
+    def reorder_inputs(layer: MultiHeadAttention) -> None:
+        for linear in (layer.w_q, layer.w_k, layer.w_v):
+            linear.weight.copy_(linear.weight[order])
 
-    key_bias = fresh()
-    key_bias.w_k.bias.fill_(1.0)
-    louder = fresh()
-    louder.w_q.weight.mul_(2)
-    louder.w_k.weight.div_(2)
-    changed = [reordered(inputs, True), reordered(inputs, False), key_bias, louder, fresh(2)]
-    before = fresh()(x, x)
-    return [torch.allclose(layer(x, x), before, atol=1e-4) for layer in changed]
+    def reorder_all(layer: MultiHeadAttention) -> None:
+        reorder_inputs(layer)
+        layer.w_o.weight.copy_(layer.w_o.weight[:, order])
+
+    def add_key_bias(layer: MultiHeadAttention) -> None:
+        layer.w_k.bias.fill_(1.0)
+
+    def double_and_halve(layer: MultiHeadAttention) -> None:
+        layer.w_q.weight.mul_(2)
+        layer.w_k.weight.div_(2)
+
+    changes = (reorder_all, reorder_inputs, add_key_bias, double_and_halve)
+    after = [*map(result, changes), result(n_heads=2)]
+    return [torch.allclose(changed, result(), atol=1e-4) for changed in after]
 
 
 # --- 4.5 ------------------------------------------------------------------------------------------
@@ -72,7 +78,9 @@ def test_4_5(implementation: type[MultiHeadAttention]) -> None:
     memory = torch.randn(2, 7, 12)
 
     # Head by head, as the equation has it: the first four features, the next four, the last four.
-    q, k, v = layer.w_q(x), layer.w_k(memory), layer.w_v(memory)
+    q = layer.w_q(x)
+    k = layer.w_k(memory)
+    v = layer.w_v(memory)
     pieces = [slice(0, 4), slice(4, 8), slice(8, 12)]
     heads = [attention(q[..., piece], k[..., piece], v[..., piece]) for piece in pieces]
     torch.testing.assert_close(layer(x, memory), layer.w_o(torch.cat(heads, dim=-1)))
