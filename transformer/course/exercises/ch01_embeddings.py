@@ -205,7 +205,7 @@ model would be very sure of its guesses before it has learned anything.
         title="The wrong size",
         minutes=10,
         difficulty=2,
-        trains="to look at the size of numbers, since no error reports it",
+        trains="looking at the size of numbers, since no error reports it",
         target="TokenEmbedding",
         bugs=(
             Bug(

@@ -194,7 +194,7 @@ row's position decides how much of another row is taken, and that is the next ch
         title="Right in training, wrong in use",
         minutes=10,
         difficulty=2,
-        trains="to think of the other ways in which a module will be called",
+        trains="thinking of the other ways in which a module will be called",
         target="PositionalEncoding",
         bugs=(
             Bug(
@@ -249,7 +249,7 @@ called: with one token, with another device, with too much, in a batch of anothe
         title="A test for waves",
         minutes=15,
         difficulty=2,
-        trains="to test a formula by its properties, and by two or three numbers from paper",
+        trains="testing a formula by its properties, and by two or three numbers from paper",
         target="sinusoidal_positions",
         check="check_positions",
         at_least=3,

@@ -146,7 +146,7 @@ else would notice.
         title="Where does feature 13 go?",
         minutes=10,
         difficulty=1,
-        trains="what rearrange does to a number, and view does not",
+        trains="what rearrange does to a number and view does not",
         form="six numbers: head, position and feature by rearrange, then the same three by view",
         task="""
 `x` is one sentence of 8 words with 24 features, `t d_model` = 8×24. It is split into 4 heads of 6
@@ -253,7 +253,7 @@ checkpoint that is loaded with the wrong number fits, raises no error, and compu
         title="The right shape",
         minutes=15,
         difficulty=2,
-        trains="to test content where the shape is right",
+        trains="testing content where the shape is right",
         target="MultiHeadAttention",
         bugs=(
             Bug(
@@ -314,11 +314,11 @@ written as plainly as the equation, give the same numbers?
         title="A test for heads",
         minutes=25,
         difficulty=3,
-        trains="to test a fast implementation by a slow and obvious one",
+        trains="testing a fast implementation by a slow and obvious one",
         target="MultiHeadAttention",
         check="check_multi_head",
         at_least=7,
-        given="import torch\n\nfrom transformer.attention import attention",
+        given="import torch",
         task="""
 Write a test of `MultiHeadAttention`. It gets a class, calls `implementation(d_model, n_heads)`, and
 raises an error if what it gets is wrong; `assert` is enough. You may use `attention` of chapter 3

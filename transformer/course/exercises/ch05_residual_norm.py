@@ -186,7 +186,7 @@ changes 5 to 7, and the 24th changes 51 to 53.
         title="Around the sublayer",
         minutes=10,
         difficulty=2,
-        trains="to probe a module with a sublayer that you choose",
+        trains="probing a module with a sublayer that you choose",
         target="PostNorm",
         bugs=(
             Bug(
@@ -238,7 +238,7 @@ And test both modes. Dropout that is left on in evaluation, as `F.dropout` witho
         title="A test for a norm",
         minutes=20,
         difficulty=3,
-        trains="to choose inputs at which a small mistake becomes large",
+        trains="choosing inputs at which a small mistake becomes large",
         target="layer_norm",
         check="check_layer_norm",
         at_least=3,

@@ -270,7 +270,7 @@ words apart by itself.
         title="A test for one word at a time",
         minutes=15,
         difficulty=2,
-        trains="to test what a block must not do",
+        trains="testing what a block must not do",
         target="FeedForward",
         check="check_feed_forward",
         at_least=2,
