@@ -273,8 +273,8 @@ right shapes, pass every test of shapes, and share one gain and one bias between
             ),
             Bug(
                 "ch07_encoder.stack_of_one_layer",
-                "The model runs six layers and trains, but the file of its weights is too small. At "
-                "d_model=24, n_heads=4 and d_ff=48 the encoder has 4,872 parameters, whatever "
+                "The model runs six layers and trains, but the file of its weights is too small. "
+                "At d_model=24, n_heads=4 and d_ff=48 the encoder has 4,872 parameters, whatever "
                 "`n_layers` is; on paper six layers have 29,232.",
             ),
             Bug(
