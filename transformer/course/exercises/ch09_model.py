@@ -1,6 +1,7 @@
 """The exercises of chapter 9: the whole model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +24,12 @@ def solution_9_1(
     heads: int = 1, bias: int = 1, tables: int = 1, decoder_attentions: int = 2
 ) -> list[int]:
     """Count the parameters of each part, with switches for usual mistakes."""
-    v, d, d_ff, n_layers = (40, 24, 48, 2)
-    attention = heads * 4 * (d * d + bias * d)
-    feed_forward = (d * d_ff + bias * d_ff) + (d_ff * d + bias * d)
-    norm = 2 * d
-    encoder = n_layers * (attention + feed_forward + 2 * norm)
-    decoder = n_layers * (decoder_attentions * attention + feed_forward + 3 * norm)
-    return [attention, feed_forward, encoder, decoder, encoder + decoder + tables * v * d + v]
+    attention = heads * 4 * (24 * 24 + bias * 24)
+    feed_forward = (24 * 48 + bias * 48) + (48 * 24 + bias * 24)
+    norm = 2 * 24
+    encoder = 2 * (attention + feed_forward + 2 * norm)
+    decoder = 2 * (decoder_attentions * attention + feed_forward + 3 * norm)
+    return [attention, feed_forward, encoder, decoder, encoder + decoder + tables * 40 * 24 + 40]
 
 
 # --- 9.2 ------------------------------------------------------------------------------------------
@@ -38,8 +38,8 @@ def solution_9_1(
 def solution_9_2() -> list[bool]:
     """Compute the loss of one batch, go backward, and see which parameters have a gradient."""
     torch.manual_seed(0)
-    sizes = dict(d_model=24, n_heads=4, n_layers=2, d_ff=48)
-    model = Transformer(Config(40, **sizes, dropout=0.0)).eval()
+    config = Config(40, d_model=24, n_heads=4, n_layers=2, d_ff=48, dropout=0.0)
+    model = Transformer(config).eval()
     src = torch.tensor([[10, 11, 12, 13, 14, 15, 16, 2], [20, 21, 22, 23, 24, 2, 0, 0]])
     tgt = torch.tensor([[1, 30, 31, 32, 33, 34, 2], [1, 36, 37, 38, 2, 0, 0]])
     logits = model(src, tgt[:, :-1])
@@ -57,8 +57,8 @@ def solution_9_2() -> list[bool]:
 
 
 def test_9_5(implementation: Callable[[Config], Transformer]) -> None:
-    sizes = dict(d_model=24, n_heads=4, d_ff=48, dropout=0.0)
-    model = implementation(Config(40, n_layers=2, **sizes))
+    config = Config(40, d_model=24, n_heads=4, n_layers=2, d_ff=48, dropout=0.0)
+    model = implementation(config)
     src = torch.tensor([[10, 11, 12, 13, 14, 15, 16, 2]])
     tgt = torch.tensor([[1, 30, 31, 32, 33, 34]])
     tables = [p for p in model.parameters() if p.shape == (40, 24)]
@@ -78,7 +78,7 @@ def test_9_5(implementation: Callable[[Config], Transformer]) -> None:
         torch.testing.assert_close(model(src, other)[:, :5], logits[:, :5])
 
     # One layer attends to a set: only positions tell it that two words have changed places.
-    shallow = implementation(Config(40, n_layers=1, **sizes))
+    shallow = implementation(replace(config, n_layers=1))
     exchanged = tgt[:, [0, 2, 1, 3, 4, 5]]
     moved = (shallow(src, exchanged) - shallow(src, tgt))[:, -1]
     assert moved.abs().max() > 1e-3, "the target has no positions"
@@ -298,6 +298,7 @@ make nearly equal logits.
         target="Transformer",
         check="check_model",
         at_least=5,
+        given="from dataclasses import replace",
         task="""
 Write a test of `Transformer`. It gets an implementation, makes a model with
 `implementation(Config(...))`, and raises an error if the model is wrong. You may call the model,

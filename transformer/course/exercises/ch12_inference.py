@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from einops import repeat
@@ -11,7 +12,6 @@ from torch import Tensor
 from transformer.checks.fixtures import SRC, keys, only_past, small_model
 from transformer.checks.harness import agree, call, check
 from transformer.course.exercise import Bug, ByHand, Exercise, FindBug, WriteBlock, WriteTest
-from transformer.decoder import DecoderLayer
 from transformer.inference import KVCache
 from transformer.model import Config, Transformer
 
@@ -62,41 +62,26 @@ def check_decode_position(implementation: Callable[..., Tensor]) -> None:
     """Check a function of (layer, x: b 1 d, cache, src_mask) that gives b 1 d."""
     src = torch.tensor(SRC)
     src_mask = keys(src != 0)
+    past = only_past(4, "cpu")
+    forgotten = "The positions before are forgotten: attend to all that is in the cache."
+    unmasked = "Cross-attention sees the source's padding: hand src_mask on."
     for norm in ("post", "pre"):
         model = small_model(norm=norm).requires_grad_(False)
-        layer = model.decoder.layers[0]
+        layer: Any = model.decoder.layers[0]
         memory = model.encode(src)
-        positions_are_right(implementation, layer, memory, src_mask, norm)
+        x = torch.randn(2, 4, 12)
+        want = layer(x, memory, past, src_mask)
+        alone = layer(x, memory, torch.eye(4) > 0, src_mask)
+        wrong = {forgotten: alone, unmasked: layer(x, memory, past)}
+        cache = KVCache(layer, memory)
+        for t in range(4):
+            suspects = {cause: partial(torch.narrow, y, 1, t, 1) for cause, y in wrong.items()}
+            got = call(implementation, layer, x[:, t : t + 1], cache, src_mask)
+            agree(got, want[:, t : t + 1], f"in {norm}-norm, position {t} of 4", suspects)
         x = torch.randn(6, 1, 12)
         rows, masks = (repeat(y, "b ... -> (b n) ...", n=3) for y in (memory, src_mask))
         got = call(implementation, layer, x, KVCache(layer, memory), src_mask)
         agree(got, layer(x, rows, None, masks), "3 hypotheses for each of 2 sentences")
-
-
-def positions_are_right(
-    implementation: Callable[..., Tensor],
-    layer: DecoderLayer,
-    memory: Tensor,
-    src_mask: Tensor,
-    norm: str,
-) -> None:
-    """Expect at each of four positions what the layer makes of the whole target."""
-    x = torch.randn(2, 4, 12)
-    past = only_past(4, "cpu")
-    want = layer(x, memory, past, src_mask)
-    itself = torch.eye(4, dtype=torch.bool)
-    wrong = {
-        "The positions before are forgotten: attend to all that is in the cache.": layer(
-            x, memory, itself, src_mask
-        ),
-        "Cross-attention sees the source's padding: hand src_mask on.": layer(x, memory, past),
-    }
-    cache = KVCache(layer, memory)
-    for t in range(4):
-        one = slice(t, t + 1)
-        suspects = {cause: partial(torch.narrow, y, 1, t, 1) for cause, y in wrong.items()}
-        got = call(implementation, layer, x[:, one], cache, src_mask)
-        agree(got, want[:, one], f"in {norm}-norm, position {t} of 4", suspects)
 
 
 # --- 12.5 -----------------------------------------------------------------------------------------
@@ -133,7 +118,7 @@ EXERCISES: list[Exercise] = [
         minutes=10,
         difficulty=1,
         trains="greedy search, beam search and the length penalty",
-        form="a text, four numbers, a text",
+        form="a list: a text, four numbers, a text",
         tolerance=0.003,
         task="""
 *There is a cat* is to be translated. These are the probabilities of the next word; rare words are
