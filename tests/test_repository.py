@@ -143,9 +143,13 @@ def unsafe(tree: ast.AST) -> list[str]:
     return found
 
 
+RUNS_TEXT = {"course.stubs": ["exec"]}
+"""Modules that run text: `borrow` runs that of the package's own chapters."""
+
+
 @each_module
 def test_nothing_unpickles(name: str) -> None:
-    assert unsafe(parse(MODULES[name])) == []
+    assert unsafe(parse(MODULES[name])) == RUNS_TEXT.get(name, [])
 
 
 def test_unpickling_is_seen() -> None:
@@ -161,8 +165,9 @@ model.eval()
     assert found == ["dill.loads", "eval", "pickle", "torch.load", "torch.load"]
 
 
-# For a single position a rearrange takes longer than the operator it calls.
-RESHAPING = {"cpu", "fast_decoding", "checks"}
+# For a single position a rearrange takes longer than the operator it calls, and the zoo is wrong on
+# purpose.
+RESHAPING = {"cpu", "fast_decoding", "checks", "zoo"}
 
 
 def reshaped(tree: ast.AST) -> list[str]:

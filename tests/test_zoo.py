@@ -1,9 +1,7 @@
 """Every known bug is caught by a check that names it; what is right passes the same check."""
 
-import importlib
 import inspect
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,11 +22,9 @@ from transformer import (
     positional_encoding,
     residual_norm,
     training,
+    zoo,
 )
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-ZOO = Path(__file__).parent / "zoo"
 TEXTS = ["the cat is on the mat", "il caffè è sul tavolo"] * 3
 RIGHT = {
     "check_embedding": embeddings.TokenEmbedding,
@@ -66,12 +62,7 @@ OPTIONS = {
 }
 CASES = [*RIGHT.items(), ("check_residual", residual_norm.PreNorm)]
 NAMES = [getattr(right, "__name__", name) for name, right in CASES]
-BUGS = sorted(".".join(path.relative_to(ZOO).with_suffix("").parts) for path in ZOO.glob("*/*.py"))
-
-
-def bug_module(bug: str):
-    """Import a member of the zoo, such as ch03_attention.attention_mixes_keys."""
-    return importlib.import_module(f"zoo.{bug}")
+BUGS = zoo.names()
 
 
 def run(name: str, implementation: object, **options) -> None:
@@ -81,11 +72,11 @@ def run(name: str, implementation: object, **options) -> None:
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_bug_is_caught_and_named(bug: str) -> None:
-    wrong = bug_module(bug)
+    member = zoo.member(bug)
     with pytest.raises(checks.CheckError) as caught:
-        run(wrong.CHECK, wrong.wrong, **getattr(wrong, "OPTIONS", {}))
-    assert re.search(wrong.CAUGHT_BY, str(caught.value)), caught.value
-    assert wrong.__doc__.count("\n") == 0, "one sentence says what the mistake is"
+        run(member.check, member.wrong, **member.options)
+    assert re.search(member.caught_by, str(caught.value)), caught.value
+    assert member.sentence.count("\n") == 0, "one sentence says what the mistake is"
 
 
 @pytest.mark.parametrize(("name", "right"), CASES, ids=NAMES)
@@ -103,7 +94,7 @@ def test_what_is_right_passes_in_one_line(name: str, right: object, device: str,
 def test_every_check_has_a_right_implementation_and_a_bug() -> None:
     found = inspect.getmembers(checks, inspect.isfunction)
     names = {name for name, _ in found if name.startswith("check_")}
-    assert names == set(RIGHT) == {bug_module(bug).CHECK for bug in BUGS}
+    assert names == set(RIGHT) == {zoo.member(bug).check for bug in BUGS}
 
 
 def test_every_check_is_exported() -> None:
@@ -114,7 +105,7 @@ def test_every_check_is_exported() -> None:
 
 
 def test_every_folder_of_the_zoo_has_a_module_of_checks() -> None:
-    folders = {path.name for path in ZOO.iterdir() if path.is_dir() and list(path.glob("*.py"))}
+    folders = {bug.split(".")[0] for bug in BUGS}
     modules = {path.stem for path in Path(checks.__file__).parent.glob("*.py")}
     assert folders <= modules
     chapters = {name for name in modules if re.match(r"ch\d\d_", name)}
@@ -123,12 +114,20 @@ def test_every_folder_of_the_zoo_has_a_module_of_checks() -> None:
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_lies_in_the_folder_of_its_check(bug: str) -> None:
-    check = getattr(checks, bug_module(bug).CHECK)
+    check = getattr(checks, zoo.member(bug).check)
     assert check.__module__ == f"transformer.checks.{bug.split('.')[0]}"
 
 
+def test_the_members_of_a_check_are_found_by_its_name() -> None:
+    found = [member.name for member in zoo.members("check_attention")]
+    assert found == [bug for bug in BUGS if zoo.member(bug).check == "check_attention"] != []
+    assert zoo.member(found[0]).source.startswith(f'"""{zoo.member(found[0]).sentence}')
+    with pytest.raises(ValueError, match="the zoo has no member 'attention'"):
+        zoo.member("attention")
+
+
 def test_the_plain_beam_search_that_the_zoo_breaks_is_right() -> None:
-    from zoo.plain import plain_beam_search
+    from transformer.zoo.plain import plain_beam_search
 
     checks.check_beam_search(plain_beam_search)
 

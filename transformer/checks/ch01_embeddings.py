@@ -1,5 +1,7 @@
 """Checks of chapter 1: the table of embeddings."""
 
+import math
+
 import torch
 
 from transformer.checks.harness import (
@@ -9,22 +11,29 @@ from transformer.checks.harness import (
     expect,
     keeps_dtype,
     reaches_every_parameter,
+    size,
+    sizes,
 )
 
 
 @check("the table's rows times √d_model, unit variance, gradient, dtype")
 def check_embedding(cls: type, *, device: torch.device | str = "cpu") -> None:
     """Check a class made by cls(vocab_size, d_model) with the table `weight`: ids b t to b t d."""
-    embedding = call(cls, 1000, 64).to(device)
-    ids = torch.randint(1000, (2, 5)).to(device)
+    t, d_model = sizes(5, 64)
+    scale = math.sqrt(d_model)
+    embedding = call(cls, 1000, d_model).to(device)
+    ids = torch.randint(1000, (2, t)).to(device)
     rows = embedding.weight[ids]
     suspects = {
         "The rows come as they are: multiply them by √d_model (section 3.4).": lambda: rows,
-        "The rows are divided by √d_model: multiply.": lambda: rows / 8,
-        "The rows are multiplied by d_model: the factor is its square root.": lambda: rows * 64,
+        "The rows are divided by √d_model: multiply.": lambda: rows / scale,
+        "The rows are multiplied by d_model: the factor is its square root.": lambda: (
+            rows * d_model
+        ),
     }
-    agree(call(embedding, ids), rows * 8, "on ids 2×5 with d_model 64", suspects)
-    deviation = (embedding.weight * 8).std().item()
+    where = f"on ids {size(ids)} with d_model {d_model}"
+    agree(call(embedding, ids), rows * scale, where, suspects)
+    deviation = (embedding.weight * scale).std().item()
     cause = (
         "Rows from N(0, 1) times √d_model drown the positions (rms 0.71), and Xavier's rows are "
         "drowned by them: draw the rows with standard deviation 1/√d_model"

@@ -17,6 +17,7 @@ from transformer.checks.harness import (
     expect,
     keeps_dtype,
     size,
+    sizes,
 )
 
 Finish = Callable[[Tensor], Tensor]
@@ -97,7 +98,8 @@ def try_attention(
     run: Callable, finish: Finish, dtype: torch.dtype, device: torch.device | str
 ) -> None:
     """Try attention, or its weights, in one dtype: no mask, two masks, and an empty row."""
-    q, k = (torch.randn(2, 3, t, 4).to(device, dtype) for t in (5, 7))
+    q_len, k_len, d = sizes(5, 7, 4)
+    q, k = (torch.randn(2, 3, t, d).to(device, dtype) for t in (q_len, k_len))
     where = f"on q {size(q)} and k {size(k)}"
     half = "-1e9 does not fit into float16, whose largest number is 65,504: use -math.inf."
     hint = half if dtype == torch.float16 else ""
@@ -106,9 +108,10 @@ def try_attention(
     keeps_dtype(got, dtype, device)
     want = finish(true_weights(q, k))
     agree(got.double(), want, f"{where}, no mask", scale_suspects(q, k, finish), tolerance)
-    empty = mask_with_empty_row(5, 7, device)
-    full = empty | (torch.arange(7, device=device) == 1)
-    padding = (torch.arange(7) < torch.tensor([7, 4]).reshape(2, 1, 1, 1)).to(device)
+    empty = mask_with_empty_row(q_len, k_len, device)
+    full = empty | (torch.arange(k_len, device=device) == 1)
+    lengths = torch.tensor([k_len, k_len - 3]).reshape(2, 1, 1, 1)
+    padding = (torch.arange(k_len) < lengths).to(device)
     for name, mask in {"a mask q k": full, "a padding mask b 1 1 k": padding}.items():
         got = call(run, q, k, mask, hint=hint)
         want = finish(true_weights(q, k, mask))
@@ -121,14 +124,15 @@ def try_attention(
 
 def try_corners(run: Callable, finish: Finish, device: torch.device | str) -> None:
     """Try tensors of two axes, very large scores, and the gradient past an empty row."""
-    q, k = (torch.randn(t, 4).to(device) for t in (5, 7))
+    q_len, k_len, d = sizes(5, 7, 4)
+    q, k = (torch.randn(t, d).to(device) for t in (q_len, k_len))
     got = call(run, q, k, None).double()
     agree(got, finish(true_weights(q, k)), f"on q {size(q)}, k {size(k)}", None, 1e-5)
     large = call(run, 300 * q, k, None)
     overflow = "on scores of some hundreds the result is not finite: exp overflows, use softmax"
     expect(large.isfinite().all(), overflow)
     q.requires_grad_()
-    call(run, q, k, mask_with_empty_row(5, 7, device)).sum().backward()
+    call(run, q, k, mask_with_empty_row(q_len, k_len, device)).sum().backward()
     infinite = "with an empty row in the mask the gradient of q is not finite: training would stop"
     expect(q.grad.isfinite().all(), infinite)
 
@@ -144,22 +148,23 @@ def check_attention_weights(fn: Callable, *, device: torch.device | str = "cpu")
 @check("equal to PyTorch, masks, empty rows, float16 to float64")
 def check_attention(fn: Callable, *, device: torch.device | str = "cpu") -> None:
     """Check a function of (q: … q d, k: … k d, v: … k d_v, mask: … q k or None), giving … q d_v."""
-    q, k, v = (torch.randn(2, t, 4).to(device) for t in (5, 7, 7))
+    q_len, k_len, d, d_v = sizes(5, 7, 4, 6)
+    q, k, v = (torch.randn(2, t, d).to(device) for t in (q_len, k_len, k_len))
     suspects = {
         "The keys are mixed: mix the values.": lambda: true_weights(q, k).float() @ k,
         **scale_suspects(q, k, lambda weights: weights.float() @ v),
     }
     want = F.scaled_dot_product_attention(q, k, v)
     agree(call(fn, q, k, v), want, f"on q {size(q)} and k, v {size(k)}", suspects)
-    order = torch.tensor([3, 0, 6, 1, 5, 2, 4], device=device)
+    order = torch.arange(k_len, device=device).flip(0).roll(2)
     shuffled = call(fn, q, k[:, order], v[:, order])
     where = "with keys and values in another order: attention sees a set, not a sequence"
     agree(shuffled, call(fn, q, k, v), where)
     for dtype in DTYPES:
-        values = torch.randn(2, 3, 7, 6).to(device, dtype)
+        values = torch.randn(2, 3, k_len, d_v).to(device, dtype)
         with_values = functools.partial(mix_in, fn, values)
         try_attention(with_values, lambda weights, v=values: weights @ v.double(), dtype, device)
-    values = torch.randn(7, 6).to(device)
+    values = torch.randn(k_len, d_v).to(device)
     with_values = functools.partial(mix_in, fn, values)
     try_corners(with_values, lambda weights: weights @ values.double(), device)
 

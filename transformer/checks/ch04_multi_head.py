@@ -18,6 +18,7 @@ from transformer.checks.harness import (
     refuses,
     shaken,
     size,
+    sizes,
 )
 from transformer.checks.twins import torch_attention
 from transformer.multi_head import MultiHeadAttention
@@ -90,7 +91,7 @@ def check_multi_head(cls: type, *, device: torch.device | str = "cpu") -> None:
     It is called with x b q d, memory b k d and a mask, and gives b q d.
     """
     module = shaken(call(cls, 12, 3), device)
-    x, memory = (torch.randn(2, t, 12).to(device) for t in (5, 7))
+    x, memory = (torch.randn(2, t, 12).to(device) for t in sizes(5, 7))
     twin = torch_attention(module)
     where = f"on x {size(x)} and memory {size(memory)} with 3 heads"
     for other in (x, memory):
@@ -101,11 +102,17 @@ def check_multi_head(cls: type, *, device: torch.device | str = "cpu") -> None:
     refuses(cls, 12, 5, what="d_model=12 with n_heads=5")
 
 
+def end_hidden(memory: Tensor) -> Tensor:
+    """Return which positions b k of two sentences are real: all but the last 3 of the second."""
+    k = memory.shape[1]
+    return (torch.arange(k) < torch.tensor([k, k - 3]).unsqueeze(-1)).to(memory.device)
+
+
 def heads_use_masks(module: nn.Module, x: Tensor, memory: Tensor, where: str) -> None:
     """Expect a padding mask b 1 1 k and a causal mask q k to be handed on to attention."""
     twin = torch_attention(module)
-    real = (torch.arange(7) < torch.tensor([7, 4]).unsqueeze(-1)).to(x.device)
-    causal = torch.ones(5, 5, dtype=torch.bool, device=x.device).tril()
+    real = end_hidden(memory)
+    causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
     ignored = "The mask is not handed on to attention."
     inverted = "The mask is inverted: True means may attend."
     suspects = {
@@ -123,8 +130,8 @@ def heads_use_masks(module: nn.Module, x: Tensor, memory: Tensor, where: str) ->
 def check_head_weights(fn: Callable, *, device: torch.device | str = "cpu") -> None:
     """Check a function of (module, x: b q d, memory: b k d, mask) that gives weights b h q k."""
     module = shaken(MultiHeadAttention(12, 3), device)
-    x, memory = (torch.randn(2, t, 12).to(device) for t in (5, 7))
-    real = (torch.arange(7) < torch.tensor([7, 4]).unsqueeze(-1)).to(device)
+    x, memory = (torch.randn(2, t, 12).to(device) for t in sizes(5, 7))
+    real = end_hidden(memory)
     twin = torch_attention(module)
     weights = functools.partial(twin, x, memory, memory, average_attn_weights=False)
     where = f"on x {size(x)} and memory {size(memory)}"

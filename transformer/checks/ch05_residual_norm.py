@@ -17,6 +17,7 @@ from transformer.checks.harness import (
     keeps_dtype,
     shaken,
     size,
+    sizes,
 )
 
 Sublayer = Callable[[Tensor], Tensor]
@@ -51,23 +52,24 @@ def norm_suspects(x: Tensor, gain: Tensor, bias: Tensor) -> Suspects:
 @check("equal to PyTorch, small variances, constant vectors, dtype")
 def check_layer_norm(fn: Callable, *, device: torch.device | str = "cpu") -> None:
     """Check a function of (x: … d, gain: d, bias: d, eps) that gives … d."""
-    x, gain, bias = (torch.randn(*shape).to(device) for shape in ((2, 5, 4), (4,), (4,)))
+    t, d = sizes(5, 4)
+    x, gain, bias = (torch.randn(*shape).to(device) for shape in ((2, t, d), (d,), (d,)))
     x = 3 * x + 1
-    want = F.layer_norm(x, (4,), gain, bias, 1e-5)
+    want = F.layer_norm(x, (d,), gain, bias, 1e-5)
     suspects = norm_suspects(x, gain, bias)
     agree(call(fn, x, gain, bias, 1e-5), want, f"on x {size(x)}", suspects, 1e-3)
     small = 1e-3 * x
     centred = small - small.mean(-1, keepdim=True)
     outside = centred / (small.std(-1, correction=0, keepdim=True) + 1e-5) * gain + bias
     cause = "eps is added to the standard deviation: it stands inside the root."
-    want = F.layer_norm(small, (4,), gain, bias, 1e-5)
+    want = F.layer_norm(small, (d,), gain, bias, 1e-5)
     where = f"on x {size(x)} of some thousandths"
     agree(call(fn, small, gain, bias, 1e-5), want, where, {cause: lambda: outside}, 1e-4)
     constant = call(fn, torch.ones_like(x), gain, bias)
     agree(constant, bias.expand_as(x), "on a constant vector, eps left to its default")
     inputs = [y.double() for y in (x, gain, bias)]
     keeps_dtype(call(fn, *inputs), torch.float64, device)
-    want = F.layer_norm(inputs[0], (4,), *inputs[1:], 1e-5)
+    want = F.layer_norm(inputs[0], (d,), *inputs[1:], 1e-5)
     agree(call(fn, *inputs, 1e-5), want, "in double precision")
 
 
@@ -99,9 +101,10 @@ def check_residual(
     It is called with x b t d and a sublayer. `placement` is "post" for norm(x + f(x)) or "pre" for
     x + f(norm(x)).
     """
-    module = shaken(call(cls, 6, 0.0), device)
-    x = torch.randn(2, 5, 6).to(device)
-    matrix = torch.randn(6, 6).to(device)
+    t, d = sizes(5, 6)
+    module = shaken(call(cls, d, 0.0), device)
+    x = torch.randn(2, t, d).to(device)
+    matrix = torch.randn(d, d).to(device)
 
     def sublayer(y: Tensor) -> Tensor:
         return y @ matrix
@@ -130,7 +133,7 @@ def drops_the_sublayer_only(
 
 def drops_nothing_in_eval(cls: type, x: Tensor, sublayer: Sublayer, placement: str) -> None:
     """Expect that a module with dropout gives the whole sum in eval mode."""
-    module = shaken(call(cls, 6, 0.5), x.device)
+    module = shaken(call(cls, x.shape[-1], 0.5), x.device)
     want = wrappings(module, x, placement)[PLACEMENTS[placement]](sublayer)
     cause = (
         "Dropout stays on in eval mode: use nn.Dropout, or F.dropout with training=self.training"

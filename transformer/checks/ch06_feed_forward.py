@@ -14,6 +14,7 @@ from transformer.checks.harness import (
     reaches_every_parameter,
     shaken,
     size,
+    sizes,
 )
 
 
@@ -35,15 +36,17 @@ def feed_forward_suspects(w_1: nn.Module, w_2: nn.Module, x: Tensor) -> Suspects
 @check("equal to its equation, each position alone, gradient")
 def check_feed_forward(cls: type, *, device: torch.device | str = "cpu") -> None:
     """Check a class made by cls(d_model, d_ff) with w_1 and w_2, called with x b t d."""
-    module = shaken(call(cls, 6, 14), device)
-    x = torch.randn(2, 5, 6).to(device)
+    t, d_model, d_ff = sizes(5, 6, 14)
+    module = shaken(call(cls, d_model, d_ff), device)
+    x = torch.randn(2, t, d_model).to(device)
     w_1 = module.w_1
     w_2 = module.w_2
-    expect(w_1.out_features == 14, f"w_1 widens to {w_1.out_features} features, wanted d_ff=14")
+    widened = f"w_1 widens to {w_1.out_features} features, wanted d_ff={d_ff}"
+    expect(w_1.out_features == d_ff, widened)
     out = call(module, x)
-    moved = call(module, torch.cat([x[:, :4], x[:, 4:] + 1], dim=1))
+    moved = call(module, torch.cat([x[:, :-1], x[:, -1:] + 1], dim=1))
     cause = "The block must treat every position alone"
-    where = "changing position 4 of x 2×5×6 moved others"
-    expect(distance(out[:, :4], moved[:, :4]) < 1e-5, f"{where}. {cause}")
+    where = f"changing position {t - 1} of x {size(x)} moved others"
+    expect(distance(out[:, :-1], moved[:, :-1]) < 1e-5, f"{where}. {cause}")
     agree(out, w_2(F.relu(w_1(x))), f"on x {size(x)}", feed_forward_suspects(w_1, w_2, x))
     reaches_every_parameter(module, call(module, x))

@@ -85,7 +85,7 @@ def writes_the_most_probable(ids: Tensor, want: Tensor, where: str) -> None:
             "back in?"
         )
         found = f"token {at} is {ids[:, at].tolist()}, the most probable is {want[:, at].tolist()}"
-        raise CheckError(f"{where}: {found}. {cause}")
+        expect(False, f"{where}: {found}. {cause}")
     columns = f"{ids.shape[1]} columns, wanted {want.shape[1]}: stop when all have ended"
     expect(ids.shape == want.shape, f"{where}: {columns}")
 

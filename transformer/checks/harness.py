@@ -3,9 +3,42 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from transformer.checks.claims import (
+    CheckError,
+    Claim,
+    draw_by_name,
+    setting,
+    settle,
+    sizes,
+    snapshot,
+    start_random_numbers,
+)
+
+__all__ = [
+    "TOLERANCE",
+    "CheckError",
+    "Suspects",
+    "agree",
+    "call",
+    "check",
+    "distance",
+    "drops_in_training_only",
+    "expect",
+    "first_line",
+    "keeps_dtype",
+    "reaches_every_parameter",
+    "refuses",
+    "same",
+    "sees_no_future",
+    "shaken",
+    "size",
+    "sizes",
+]
 
 Suspects = dict[str, Callable[[], Tensor]]
 """The usual mistakes: each cause, and the result that it would give."""
@@ -13,14 +46,9 @@ Suspects = dict[str, Callable[[], Tensor]]
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
-class CheckError(AssertionError):
-    """What a check found wrong."""
-
-
 def expect(condition: bool | Tensor, message: str) -> None:
     """Raise a CheckError with `message` unless the condition holds."""
-    if not condition:
-        raise CheckError(message)
+    settle(Claim("expect", "" if condition else message))
 
 
 def check(right: str) -> Callable:
@@ -34,19 +62,26 @@ def check(right: str) -> Callable:
             device = torch.device(options.get("device", "cpu"))
             gpus = [torch.cuda.current_device()] if device.type == "cuda" else []
             with torch.random.fork_rng(devices=gpus), torch.enable_grad():
-                torch.default_generator.manual_seed(0)
+                start_random_numbers()
                 try:
                     function(implementation, *args, **options)
                 except CheckError as error:
-                    raise CheckError(f"{name}: {error}") from error.__cause__
+                    ends(f"{name}: {error}", error.__cause__)
                 except Exception as error:
-                    message = f"{type(error).__name__}: {first_line(error)}"
-                    raise CheckError(f"{name}: {message}") from error
-            print(f"{name}: right ({right})")
+                    ends(f"{name}: {type(error).__name__}: {first_line(error)}", error)
+            if setting().claims is None:
+                print(f"{name}: right ({right})")
 
         return run
 
     return decorate
+
+
+def ends(message: str, cause: BaseException | None) -> None:
+    """Raise the error that ends a check; while claims are recorded, it is the last of them."""
+    if setting().claims is None:
+        raise CheckError(message) from cause
+    settle(Claim("end", message))
 
 
 def first_line(error: Exception) -> str:
@@ -63,28 +98,37 @@ def size(value: object) -> str:
     return text if len(text) < 40 else type(value).__name__
 
 
-def call(fn: Callable, *args, hint: str = "", **options):
+def call(fn: Callable, *args, hint: str = "", **options) -> Any:
     """Call an implementation; turn what it raises into a CheckError that names the input."""
+    inputs = snapshot([*args, *options.values()])
     try:
-        return fn(*args, **options)
+        result = fn(*args, **options)
     except CheckError:
         raise
     except Exception as error:
-        inputs = [size(value) for value in args]
-        inputs += [f"{name}={size(value)}" for name, value in options.items()]
-        raised = f"it raised {type(error).__name__} on ({', '.join(inputs)}): {first_line(error)}"
+        given = [size(value) for value in args]
+        given += [f"{name}={size(value)}" for name, value in options.items()]
+        raised = f"it raised {type(error).__name__} on ({', '.join(given)}): {first_line(error)}"
         raise CheckError(f"{raised.rstrip('.')}. {hint}".strip()) from error
+    if setting().claims is not None:
+        settle(Claim("call", inputs=inputs))
+        if isinstance(result, nn.Module):
+            start_random_numbers()
+    return result
 
 
 def refuses(fn: Callable, *args, what: str, **options) -> None:
     """Expect a ValueError; `what` describes the wrong argument."""
+    message = f"{what} was accepted: raise a ValueError that says what was wanted"
+    cause = None
     try:
         fn(*args, **options)
     except ValueError:
-        return
+        message = ""
     except Exception as error:
-        raise CheckError(f"{what} must raise a ValueError, not {type(error).__name__}") from error
-    raise CheckError(f"{what} was accepted: raise a ValueError that says what was wanted")
+        message = f"{what} must raise a ValueError, not {type(error).__name__}"
+        cause = error
+    settle(Claim("refuses", message), cause)
 
 
 def distance(a: Tensor, b: Tensor) -> float:
@@ -102,19 +146,31 @@ def agree(
     tolerance: float | None = None,
 ) -> None:
     """Expect two equal tensors; if they differ, name the suspect that gives what was got."""
-    expect(isinstance(got, Tensor), f"{where}: the result is a {type(got).__name__}, not a tensor")
-    expect(got.shape == want.shape, f"{where}: the result is {size(got)}, wanted {size(want)}")
-    largest = want.abs().max().item() if want.numel() else 0.0
-    tolerance = (tolerance or TOLERANCE.get(got.dtype, 0.0)) * max(1.0, largest)
+    if not isinstance(got, Tensor):
+        found = f"{where}: the result is a {type(got).__name__}, not a tensor"
+        settle(Claim("agree", found))
+    elif got.shape != want.shape:
+        found = f"{where}: the result is {size(got)}, wanted {size(want)}"
+        settle(Claim("agree", found, seen=got.detach(), wanted=want))
+    else:
+        largest = want.abs().max().item() if want.numel() else 0.0
+        tolerance = (tolerance or TOLERANCE.get(got.dtype, 0.0)) * max(1.0, largest)
+        settle(compared(got, want, where, suspects or {}, tolerance))
+
+
+def compared(got: Tensor, want: Tensor, where: str, suspects: Suspects, tolerance: float) -> Claim:
+    """Return the claim that two tensors of one shape are equal."""
     off = distance(got, want)
+    seen = got.detach()
     if off <= tolerance:
-        return
-    for cause, wrong in (suspects or {}).items():
+        return Claim("agree", seen=seen, wanted=want)
+    for cause, wrong in suspects.items():
         if same(got, wrong, tolerance):
-            raise CheckError(f"{where}: off by up to {off:.2g}. {cause}")
+            found = f"{where}: off by up to {off:.2g}. {cause}"
+            return Claim("agree", found, seen, want, cause)
     finite = got.isfinite().all()
     found = f"is off by up to {off:.2g}" if finite else "has NaN or infinity"
-    raise CheckError(f"{where}: the result {found}")
+    return Claim("agree", f"{where}: the result {found}", seen, want)
 
 
 def same(got: Tensor, wrong: Callable[[], Tensor], tolerance: float) -> bool:
@@ -137,9 +193,10 @@ def keeps_dtype(got: Tensor, dtype: torch.dtype, device: torch.device | str) -> 
 
 def shaken(module: nn.Module, device: torch.device | str) -> nn.Module:
     """Return the module in eval mode, every parameter moved at random: 0 and 1 hide mistakes."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape))
+    if not draw_by_name(module):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape))
     return module.to(device).eval()
 
 

@@ -1,1 +1,0 @@
-"""Wrong implementations that people really write; a check must catch each of them and name it."""

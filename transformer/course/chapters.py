@@ -1,0 +1,112 @@
+"""A chapter for a learner: its blocks are empty, and its exercises stand at the end."""
+
+import ast
+from collections.abc import Sequence
+
+from nbformat import NotebookNode
+
+from transformer.course import forms, stub_text
+from transformer.course.exercise import Exercise, Predict, WriteBlock
+from transformer.course.exercises import of_chapter
+from transformer.course.folder import Folder
+from transformer.course.lessons import Lesson, definition
+
+STARS = {1: "★☆☆", 2: "★★☆", 3: "★★★"}
+
+
+def chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> NotebookNode:
+    """Return a chapter as it is written into a folder; `lessons` are all that are."""
+    notebook = reference_notebook(lesson)
+    exercises = of_chapter(lesson.number)
+    modules = [other.module for other in lessons if other.number]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source = stub_text.renamed(cell.source, folder.package, modules)
+    blocks = [exercise for exercise in exercises if isinstance(exercise, WriteBlock)]
+    if blocks:
+        imports = library_cells(notebook)[0]
+        imports.source = stub_text.with_imports(imports.source)
+    for block in blocks:
+        empty_block(notebook, block, folder)
+    notebook.cells.insert(1, forms.code(opening(folder.package, lesson), forms.DEMO))
+    others = [exercise for exercise in exercises if not isinstance(exercise, WriteBlock)]
+    notebook.cells += closing_cells(folder, lesson, others)
+    return notebook
+
+
+def reference_notebook(lesson: Lesson) -> NotebookNode:
+    """Return the library's chapter as a notebook without outputs."""
+    if lesson.number:
+        return forms.to_notebook(lesson.path.read_text(encoding="utf-8"))
+    notebook = forms.to_notebook(forms.to_module(forms.read_notebook(lesson.path)))
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # the introduction's cells are experiments, not a library
+            cell.metadata["tags"] = forms.DEMO
+    return notebook
+
+
+def opening(package: str, lesson: Lesson) -> str:
+    """Return the cell that makes the learner's package importable."""
+    return (
+        f"# This notebook is {package}/{lesson.module}.py: save it, and later chapters use it.\n"
+        "# A block that is empty under @borrow is the library's, until you have written your own.\n"
+        f'from transformer.course import use_folder\n\nuse_folder("{package}")'
+    )
+
+
+def library_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """List the cells that belong to the module."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if "active-ipynb" not in cell.metadata.get("tags", [])]
+
+
+def empty_block(notebook: NotebookNode, block: WriteBlock, folder: Folder) -> None:
+    """Empty a block in its cell, and put the task before it; ValueError if there is none."""
+    for cell in library_cells(notebook):
+        if definition(ast.parse(cell.source), block.target):
+            cell.source = stub_text.emptied(cell.source, block.target, block.keep)
+            place = notebook.cells.index(cell)
+            notebook.cells.insert(place, forms.markdown(task(block, folder)))
+            return
+    raise ValueError(f"exercise {block.id}: no library cell of the chapter defines {block.target}")
+
+
+def task(exercise: Exercise, folder: Folder) -> str:
+    """Return the task as a cell of prose."""
+    return (
+        f"### Exercise {exercise.id} · {exercise.title}\n\n"
+        f"*{exercise.kind} · {STARS[exercise.difficulty]} · {exercise.minutes} minutes · trains "
+        f"{exercise.trains}*\n\n{stub_text.task_text(exercise, folder.state.seed)}"
+    )
+
+
+def closing_cells(
+    folder: Folder, lesson: Lesson, exercises: Sequence[Exercise]
+) -> list[NotebookNode]:
+    """Return the cells at the end: the exercises that are not blocks, and the last cell of 12."""
+    cells = [forms.markdown(instructions(lesson))] if of_chapter(lesson.number) else []
+    for exercise in exercises:
+        cells.append(forms.markdown(task(exercise, folder)))
+        cells.append(forms.code(stub_text.starter(exercise, folder.state.seed)))
+        if isinstance(exercise, Predict):
+            cells.append(forms.code(stub_text.experiment(exercise), forms.DEMO))
+    if lesson.module == "inference":
+        cells.append(forms.markdown("## Who wrote this translator?"))
+        call = f'translate_with("{folder.package}")'
+        text = f"from transformer.course import translate_with\n\n{call}"
+        cells.append(forms.code(text, [*forms.DEMO, "nbval-ignore-output"]))
+    return cells
+
+
+def instructions(lesson: Lesson) -> str:
+    """Return the prose that begins the exercises of a chapter."""
+    n = lesson.number
+    return (
+        "## Exercises\n\n"
+        f"Save the notebook, then run `python -m transformer course check {n}` in a terminal. It "
+        "runs what you have saved in a fresh process, and says what is yours. "
+        f"`course hint {n}.1` gives the next of three hints for exercise {n}.1, and "
+        f"`course watch {n}` checks whenever you save.\n\n"
+        "A cell that you add becomes part of your module. Give it the tag `active-ipynb` if it "
+        "should not."
+    )

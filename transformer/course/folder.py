@@ -1,0 +1,103 @@
+"""A learner's folder: where its files are, and what it remembers."""
+
+import importlib.util
+import json
+import keyword
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from transformer.course.lessons import LESSONS, Lesson
+from transformer.files import atomic_write
+
+STATE = ".course.json"
+
+
+@dataclass
+class State:
+    """What a folder remembers.
+
+    `seed` chooses its bugs. `written` has the fingerprint of each chapter as it was written,
+    `offered` of newer ones laid beside, `synced` of each pair when its forms were last equal.
+    `hints` counts those given, and `passed` lists the exercises that were seen to be right.
+    """
+
+    package: str
+    seed: int = 0
+    written: dict[str, str] = field(default_factory=dict)
+    offered: dict[str, str] = field(default_factory=dict)
+    synced: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, int] = field(default_factory=dict)
+    passed: list[str] = field(default_factory=list)
+
+
+class Folder:
+    """A learner's folder, which is a package: `path` is where it is, `state` what it remembers."""
+
+    def __init__(self, path: str | Path, state: State):
+        self.path = Path(path).resolve()
+        self.state = state
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Folder":
+        """Open a folder that `start` has written; ValueError if it is another one."""
+        try:
+            settings = json.loads((Path(path) / STATE).read_text(encoding="utf-8"))
+            known = {one.name for one in fields(State)}
+            return cls(path, State(**{k: v for k, v in settings.items() if k in known}))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{path} is not a folder of the course; `course start NAME` makes one"
+            ) from None
+        except (json.JSONDecodeError, AttributeError, TypeError) as error:
+            raise ValueError(f"{Path(path) / STATE} is damaged ({error!s:.100})") from None
+
+    @property
+    def package(self) -> str:
+        """Return the name under which the folder is imported."""
+        return self.state.package
+
+    def module(self, lesson: Lesson) -> Path:
+        return self.path / f"{lesson.module}.py"
+
+    def notebook(self, lesson: Lesson) -> Path:
+        return self.path / "notebooks" / f"{lesson.notebook}.ipynb"
+
+    def lessons(self) -> list[Lesson]:
+        """List the chapters that were written into this folder."""
+        return [lesson for lesson in LESSONS if lesson.module in self.state.written]
+
+    def save(self) -> None:
+        """Write down what the folder remembers."""
+        text = json.dumps(asdict(self.state), indent=1, sort_keys=True)
+        atomic_write(self.path / STATE, f"{text}\n".encode())
+
+
+def find(given: str | Path | None = None, start: Path | None = None) -> Folder:
+    """Open the folder that is given, or the one in or around the working directory.
+
+    Raises ValueError if there is none, or more than one.
+    """
+    if given is not None:
+        return Folder.open(given)
+    here = (start or Path.cwd()).resolve()
+    for path in (here, *here.parents):
+        if (path / STATE).exists():
+            return Folder.open(path)
+    found = sorted(path.parent for path in here.glob(f"*/{STATE}"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"there are several folders ({names}): name one with --folder")
+    if not found:
+        raise ValueError("there is no folder of the course here: `course start mine` makes one")
+    return Folder.open(found[0])
+
+
+def refuse_name(path: Path) -> None:
+    """Raise a ValueError unless a new folder's name can be that of a package."""
+    name = path.resolve().name
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"{name!r} cannot be imported: take a name such as mine")
+    spec = importlib.util.find_spec(name)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if spec and not any(Path(place).resolve() == path.resolve() for place in places):
+        raise ValueError(f"{name!r} is the name of another package: take a name such as mine")

@@ -1,0 +1,1 @@
+"""Known mistakes of chapter 5: residual connections and layer norm."""

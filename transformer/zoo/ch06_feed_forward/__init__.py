@@ -1,0 +1,1 @@
+"""Known mistakes of chapter 6: the feed-forward block."""

@@ -1,0 +1,1 @@
+"""Known mistakes of chapter 7: the encoder."""

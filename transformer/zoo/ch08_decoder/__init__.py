@@ -1,0 +1,1 @@
+"""Known mistakes of chapter 8: the masks and the decoder."""
