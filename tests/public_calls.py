@@ -478,6 +478,9 @@ def split_into_moses_tokens(w: World) -> None:
 @calls(
     "files.atomic_write",
     "files.atomic_folder",
+    "files.check_writable",
+    "files.files_together",
+    "files.move_ready",
     "files.folder_lock",
     "files.read_tensors",
     "files.remove_drafts",
@@ -488,6 +491,10 @@ def write_files(w: World) -> None:
     files.atomic_write(w.folder / "a" / "b", b"text")
     with files.folder_lock(w.folder / "out"), files.atomic_folder(w.folder / "out", ["x"]) as out:
         (out / "x").write_text("1")
+    files.check_writable(w.folder / "a" / "c")
+    with files.files_together(w.folder / "a") as draft:
+        (draft / "b").write_text("x")
+    files.move_ready(w.folder / "a")
     files.remove_drafts(w.folder)
     save_model(w.model, w.folder)
     files.read_tensors(w.folder / "model.safetensors")
