@@ -12,6 +12,7 @@ from transformer.cli.options import (
     read_corpus,
 )
 from transformer.corpora import Corpus
+from transformer.files import check_writable
 from transformer.metrics import exact_match, moses_tokens, scores
 
 
@@ -40,17 +41,24 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    """Translate a test set and print the scores."""
+    """Translate a test set and print the scores.
+
+    All that can be refused is tried before anything is translated, and the scores are printed
+    before the translations are written.
+    """
     corpus = read_corpus(options)
     sources, references = zip(*chosen_split(corpus, options.split), strict=True)
+    all_scores([references[0]], references[:1], options)
+    if options.out:
+        check_writable(options.out)
     translator = load_translator(options)
     translations = translator.translate(
         sources, options.beam, options.length_penalty, progress=True
     )
+    print(json.dumps(all_scores(translations, references, options), indent=2, ensure_ascii=False))
     if options.out:
         text = "".join(f"{line}\n" for line in translations)
         options.out.write_text(text, encoding="utf-8")
-    print(json.dumps(all_scores(translations, references, options), indent=2, ensure_ascii=False))
 
 
 def chosen_split(corpus: Corpus, split: str) -> list[tuple[str, str]]:
