@@ -531,14 +531,21 @@ def read_corpora(w: World) -> None:
 @calls(
     "recipes.fit",
     "recipes.Preset",
+    "recipes.SavedRun",
     "recipes.checkpoints",
     "recipes.fast_trainer",
+    "recipes.holds_run",
+    "recipes.only_run",
+    "recipes.read_run",
     modes=TRAINING,
 )
 def fit_a_corpus(w: World) -> None:
     recipes.fit(w.corpus, w.folder, w.preset)
     newest = recipes.checkpoints(w.folder)[-1]
     recipes.fit(w.corpus, w.folder, replace(w.preset), resume=newest)
+    recipes.read_run(newest).load_tokenizer()
+    with recipes.only_run(w.folder):
+        recipes.holds_run(w.folder)
     for precision in ("fp32", "bf16"):
         recipes.fast_trainer(w.model, w.config, precision).validate([w.batch])
 

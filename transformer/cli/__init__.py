@@ -4,6 +4,7 @@ After installation the command `transformer-course` is the same.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,16 +20,17 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
 
-    An error is one sentence on standard error and status 1; Ctrl-C is status 130.
+    An error is one sentence on standard error and status 1; Ctrl-C is status 130, and SIGTERM while
+    it trains is 143.
     """
     options = parser().parse_args(arguments)
     tune_allocator()
     try:
         options.run(options)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         kept = ": the last checkpoint is kept, go on with --resume"
         print(f"stopped{kept if options.command == 'train' else ''}", file=sys.stderr)
-        return 130
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         print(f"error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
         return 1
