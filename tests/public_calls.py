@@ -490,6 +490,9 @@ def split_into_moses_tokens(w: World) -> None:
 @calls(
     "files.atomic_write",
     "files.atomic_folder",
+    "files.check_writable",
+    "files.files_together",
+    "files.move_ready",
     "files.folder_lock",
     "files.read_tensors",
     "files.remove_drafts",
@@ -500,6 +503,10 @@ def write_files(w: World) -> None:
     files.atomic_write(w.folder / "a" / "b", b"text")
     with files.folder_lock(w.folder / "out"), files.atomic_folder(w.folder / "out", ["x"]) as out:
         (out / "x").write_text("1")
+    files.check_writable(w.folder / "a" / "c")
+    with files.files_together(w.folder / "a") as draft:
+        (draft / "b").write_text("x")
+    files.move_ready(w.folder / "a")
     files.remove_drafts(w.folder)
     save_model(w.model, w.folder)
     files.read_tensors(w.folder / "model.safetensors")
@@ -536,14 +543,21 @@ def read_corpora(w: World) -> None:
 @calls(
     "recipes.fit",
     "recipes.Preset",
+    "recipes.SavedRun",
     "recipes.checkpoints",
     "recipes.fast_trainer",
+    "recipes.holds_run",
+    "recipes.only_run",
+    "recipes.read_run",
     modes=TRAINING,
 )
 def fit_a_corpus(w: World) -> None:
     recipes.fit(w.corpus, w.folder, w.preset)
     newest = recipes.checkpoints(w.folder)[-1]
     recipes.fit(w.corpus, w.folder, replace(w.preset), resume=newest)
+    recipes.read_run(newest).load_tokenizer()
+    with recipes.only_run(w.folder):
+        recipes.holds_run(w.folder)
     for precision in ("fp32", "bf16"):
         recipes.fast_trainer(w.model, w.config, precision).validate([w.batch])
 

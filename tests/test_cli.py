@@ -19,6 +19,7 @@ from transformer.cli import main, parser
 from transformer.cli.train_command import changed_preset
 from transformer.model import load_model
 from transformer.recipes import PRESETS, checkpoints
+from transformer.translator import Translator
 
 WORDS = {
     "one": "uno",
@@ -103,6 +104,41 @@ def test_evaluate_writes_translations_and_scores_moses_tokens_when_asked(
     assert found["signatures"][0].count("tok:13a") == 1
     assert 0 <= found["exact"] <= 1
     assert out.read_text(encoding="utf-8").count("\n") == 36
+
+
+@pytest.mark.parametrize("out", [".", "file/translations.txt"])
+def test_translations_that_cannot_be_written_are_refused_before_translating(
+    model, files, tmp_path, capsys, monkeypatch, out
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Translator, "n_best", lambda *args, **options: pytest.fail("too early"))
+    test = ["--corpus", "files", "--test", *files[3:], "--model", model]
+    sentence = complaint(capsys, "evaluate", *test, "--out", tmp_path / out)
+    assert "could not write" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_scores_that_cannot_be_computed_are_refused_before_translating(
+    model, files, capsys, monkeypatch
+):
+    monkeypatch.setattr(Translator, "n_best", lambda *args, **options: pytest.fail("too early"))
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    test = ["--corpus", "files", "--test", *files[3:], "--model", model]
+    assert "sacremoses" in complaint(capsys, "evaluate", *test, "--moses", "it")
+
+
+def test_scores_are_printed_before_the_translations_are_written(
+    model, files, tmp_path, capsys, monkeypatch
+):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    test = ["--corpus", "files", "--test", *files[3:], "--model", str(model), "--beam", "1"]
+    assert main(["evaluate", *test, "--out", str(tmp_path / "out.txt")]) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["sentences"] == 36
+    assert "No space left on device" in shown.err
 
 
 def test_a_split_that_the_corpus_lacks_is_named_with_those_it_has(model, files, capsys):
@@ -199,15 +235,6 @@ def test_moses_tokens_are_of_the_targets_language(model, files, capsys):
     pytest.importorskip("sacremoses")
     test = ["--corpus", "files", "--test", *files[3:], "--model", model, "--beam", "1"]
     assert "--moses needs the language" in complaint(capsys, "evaluate", *test, "--moses")
-
-
-def test_evaluate_checks_where_it_writes_before_it_translates(model, files, tmp_path, capsys):
-    test = ["--corpus", "files", "--test", *files[3:], "--model", "nowhere"]
-    for out, words in (
-        (tmp_path, "is a folder"),
-        (tmp_path / "no" / "a.txt", "is in a folder that does not exist"),
-    ):
-        assert words in complaint(capsys, "evaluate", *test, "--out", out)
 
 
 def test_an_exported_model_may_be_kept_elsewhere(model, tmp_path, capsys):
@@ -365,17 +392,140 @@ def test_weights_of_another_config_are_refused(model, tmp_path, capsys):
     assert "belong to another config" in complaint(capsys, "translate", "--model", tmp_path, "one")
 
 
-def test_a_run_is_not_overwritten_unless_asked(model, files, capsys):
-    before = (model / "model.safetensors").read_bytes()
-    assert "--resume" in complaint(capsys, "train", *files, *SMALL, "--steps", "5", "--out", model)
-    assert (model / "model.safetensors").read_bytes() == before
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file in a folder, hidden ones too."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_resuming_with_another_config_is_refused(model, files, capsys):
-    options = [*SMALL, "--d-ff", "32", "--steps", "9"]
-    assert "belongs to another config" in complaint(
-        capsys, "train", *files, *options, "--out", model, "--resume"
-    )
+@pytest.fixture
+def copy(model, tmp_path) -> Path:
+    """A copy of the trained model's folder, which a test may change."""
+    return Path(shutil.copytree(model, tmp_path / "copy"))
+
+
+def test_a_run_is_not_overwritten_unless_asked(copy, files, capsys):
+    before = contents(copy)
+    train = ["train", *files, *SMALL, "--steps", "2", "--out", str(copy)]
+    assert "go on with --resume, start again with --overwrite" in complaint(capsys, *train)
+    assert contents(copy) == before
+    assert main([*train, "--overwrite"]) == 0
+    assert [path.stem for path in checkpoints(copy)] == ["checkpoint-00000002"]
+
+
+@pytest.mark.parametrize(
+    "kept", ["config.json model.safetensors tokenizer.json", "tokenizer.json", "history.json"]
+)
+def test_a_translator_without_checkpoints_is_not_overwritten_either(copy, files, capsys, kept):
+    for path in copy.iterdir():
+        if path.name not in kept.split() and path.is_file():
+            path.unlink()
+    before = contents(copy)
+    train = ["train", *files, *SMALL, "--steps", "2", "--out", str(copy)]
+    assert "holds a translator: start again with --overwrite" in complaint(capsys, *train)
+    assert contents(copy) == before
+    assert "no checkpoint" in complaint(capsys, *train, "--resume")
+    assert contents(copy) == before
+    assert main([*train, "--overwrite"]) == 0
+
+
+def test_resuming_with_another_config_is_refused(copy, files, capsys):
+    before = contents(copy)
+    for option, words in (
+        ("--d-ff 32", "belongs to another config: d-ff is 16 there, not 32"),
+        ("--vocab-size 60", "belongs to another config: vocab-size is 100 there, not 60"),
+        ("--dropout 0.5", "belongs to another config: dropout is 0.0 there, not 0.5"),
+    ):
+        train = ["train", *files, *option.split(), "--steps", "9", "--out", copy, "--resume"]
+        assert words in complaint(capsys, *train)
+        assert contents(copy) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--overwrite --max-len 2",
+        "--overwrite --n-heads 3",
+        "--overwrite --precision fp8",
+        "--resume --precision fp8",
+        "--resume --max-len 4",
+        "--checkpoint nowhere.safetensors --overwrite",
+        "--checkpoint nowhere.safetensors",
+    ],
+)
+def test_a_run_that_is_refused_leaves_every_byte_as_it_was(copy, files, capsys, options):
+    before = contents(copy)
+    sizes = [] if "--resume" in options else SMALL
+    train = ["train", *files, *sizes, "--steps", "9", "--out", copy]
+    complaint(capsys, *train, *options.split())
+    assert contents(copy) == before
+
+
+def test_a_line_that_is_too_long_leaves_the_old_run_as_it_was(copy, files, tmp_path, capsys):
+    before = contents(copy)
+    for name in ("en", "it"):
+        (tmp_path / name).write_text("one two\n" * 3 + "one " * 600 + "\n" + "two\n" * 30)
+    long = ["--corpus", "files", "--train", tmp_path / "en", tmp_path / "it", *SMALL]
+    train = ["train", *long, "--steps", "9", "--out", copy, "--overwrite", "--strict"]
+    assert "max_len is 512" in complaint(capsys, *train)
+    assert contents(copy) == before
+
+
+def test_a_checkpoint_from_elsewhere_does_not_overwrite_a_run_unless_asked(
+    model, copy, files, capsys
+):
+    (last,) = checkpoints(model)
+    (copy / "tokenizer.json").write_bytes((model / "tokenizer.json").read_bytes() + b" ")
+    before = contents(copy)
+    train = ["train", *files, "--steps", "4", "--checkpoint", str(last), "--out", str(copy)]
+    assert "start again with --overwrite" in complaint(capsys, *train)
+    assert contents(copy) == before
+    assert main([*train, "--overwrite"]) == 0
+    assert (copy / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    assert [path.stem for path in checkpoints(copy)] == ["checkpoint-00000004"]
+
+
+def test_a_resumed_run_has_the_settings_of_its_checkpoint(copy, files, capsys):
+    train = ["train", *files, "--out", str(copy), "--resume"]
+    assert main([*train, "--steps", "4"]) == 0
+    shown = capsys.readouterr().err
+    assert " was " not in shown
+    rows = json.loads((copy / "history.json").read_text())
+    assert [row["learning_rate"] for row in rows] == pytest.approx([5e-3 * 0.3, 5e-3 * 0.4])
+    assert load_model(copy).config.d_model == 16
+    assert main([*train, "--steps", "5", "--peak-lr", "0.01", "--warmup", "10"]) == 0
+    shown = capsys.readouterr().err
+    assert "peak-lr was 0.005, now 0.01\n" in shown
+    assert "warmup was" not in shown
+
+
+def test_a_run_that_has_ended_says_so_and_changes_nothing(copy, files, capsys):
+    before = contents(copy)
+    for options in (["--steps", "3"], []):
+        assert main(["train", *files, "--out", str(copy), "--resume", *options]) == 0
+        assert "nothing is left to train: 3 of 3 steps are done\n" in capsys.readouterr().err
+        assert contents(copy) == before
+
+
+HOLD = """
+import sys
+from transformer.recipes import only_run
+with only_run(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_second_training_in_one_folder_is_refused(copy, files, capsys):
+    before = contents(copy)
+    command = [sys.executable, "-c", HOLD, str(copy)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "locked\n"
+        for how in ("--resume", "--overwrite"):
+            train = ["train", *files, *SMALL, "--steps", "9", "--out", copy, how]
+            assert f"another process is training in {copy}: wait" in complaint(capsys, *train)
+        process.kill()
+    assert contents(copy) == before
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(files, tmp_path, capsys):
@@ -415,8 +565,9 @@ def test_a_full_disk_keeps_the_last_good_files(files, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
-def test_ctrl_c_leaves_a_checkpoint_that_resumes(files, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals for another process")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_that_resumes(files, tmp_path, number, status):
     command = [sys.executable, "-m", "transformer", "train", *files, *SMALL, "--out", str(tmp_path)]
     quick = ["--validate-every", "20"]
     process = subprocess.Popen(
@@ -425,9 +576,9 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(files, tmp_path):
     deadline = time.monotonic() + 90
     while not checkpoints(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "go on with --resume" in errors and "Traceback" not in errors
     steps = int(checkpoints(tmp_path)[-1].stem.split("-")[1])
     assert python(*command[3:], *quick, "--steps", steps + 5, "--resume").returncode == 0

@@ -5,6 +5,7 @@ After installation the command `transformer-course` is the same.
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
 
     An error of the user's is one sentence on standard error and status 1, an error of this program
-    status 70; --debug shows where it was raised. Ctrl-C is status 130, and a reader of the output
-    that has gone is 141. Text is UTF-8, whatever the locale.
+    status 70; --debug shows where it was raised. Ctrl-C is status 130, SIGTERM while it trains 143,
+    and a reader of the output that has gone is 141. Text is UTF-8, whatever the locale.
     """
     options = parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -42,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         kept = ": the last checkpoint is kept, go on with --resume"
         print(f"stopped{kept if options.command == 'train' else ''}", file=sys.stderr)
-        return 130
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except BrokenPipeError:
         # What is still in the buffer would raise again when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from transformer.cli.options import (
 from transformer.cli.problems import Problems
 from transformer.corpora import Corpus
 from transformer.corpora.multi30k import TEST_SETS
-from transformer.files import atomic_write
+from transformer.files import check_writable
 from transformer.metrics import exact_match, moses_tokens, scores
 
 
@@ -73,7 +72,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
     tokenize = "none" if options.tokenized or options.tok else "13a"
     print(all_scores(translations, references, tokenize, language), flush=True)
     if options.out:
-        atomic_write(options.out, "".join(f"{line}\n" for line in translations).encode())
+        text = "".join(f"{line}\n" for line in translations)
+        options.out.write_text(text, encoding="utf-8")
 
 
 def test_pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
@@ -89,17 +89,6 @@ def moses_language(options: argparse.Namespace) -> str | None:
     if options.moses == "" and not language:
         raise ValueError("--moses needs the language of the files' targets, such as --moses it")
     return None if options.moses is None else language
-
-
-def check_writable(path: Path) -> None:
-    """Raise OSError if a file of that name could not be written."""
-    if path.is_dir():
-        raise IsADirectoryError(f"--out {path} is a folder: name a file")
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"--out {path} is in a folder that does not exist")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise PermissionError(f"--out {path} cannot be written")
 
 
 def chosen_split(corpus: Corpus, split: str) -> list[tuple[str, str]]:

@@ -31,6 +31,8 @@ class Pairs:
             return ""
         src, tgt = self.files
         first = f"the first is line {self.empty[0]} of {src} and {tgt}"
+        if len(self.empty) == 1:
+            return f"a pair with an empty side is left out: line {self.empty[0]} of {src} and {tgt}"
         return f"{len(self.empty)} pairs with an empty side are left out; {first}"
 
 
