@@ -5,7 +5,19 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from canvas import EDGE, INK, LINE, MUTED, PALE, TONES, WHITE, Box, Canvas
-from parts import SOURCE, heading, named, noise, noisy, note, operator, shade, softmax, token_row
+from parts import (
+    SOURCE,
+    SOURCE_IDS,
+    heading,
+    named,
+    noise,
+    noisy,
+    note,
+    operator,
+    shade,
+    softmax,
+    token_row,
+)
 
 HIDDEN = {5, 6}  # the keys that 03_attention masks: two tokens of padding
 
@@ -55,8 +67,8 @@ def attention() -> Canvas:
 def _attention_labels(
     c: Canvas, q: Box, k: Box, raw: Box, masked: Box, mixed: Box, v: Box, out: Box
 ) -> None:
-    named(c, q, "Q", "(q, d)")
-    named(c, k, "Kᵀ", "(d, k)")
+    named(c, q, "Q", "(q, d_head)")
+    named(c, k, "Kᵀ", "(d_head, k)")
     named(c, raw, "scores", "(q, k)")
     named(c, masked, "masked", "(q, k)")
     named(c, mixed, "weights", "(q, k)")
@@ -68,7 +80,7 @@ def _attention_labels(
     c.frame(mixed.x, mixed.y, mixed.w, mixed.h, EDGE, radius=0, stroke=0.8)
     for box in (q, raw, masked, mixed, out):
         c.frame(box.x - 1.5, box.y + 30.5, box.w + 3, 19, INK, radius=4, stroke=1.6)
-    heading(c, 36, 34, "softmax(QKᵀ / √d) V")
+    heading(c, 36, 34, "softmax(QKᵀ / √d_head) V")
     note(c, 844, 34, "one row = one query · one column = one key", "end")
 
 
@@ -81,7 +93,7 @@ def _attention_flow(
     c.arrow((q.x + q.w + 5, y), dot.left)
     c.arrow((136, k.y - 4), dot.bottom)
     c.arrow(dot.right, (raw.x - 3, y))
-    _through(c, raw, masked, y, [("÷ √d", "plain")])
+    _through(c, raw, masked, y, [("scale", "plain")])
     _through(c, masked, mixed, y, [("softmax", "purple")])
     top_of_mask = 240
     mask = c.matrix(
@@ -133,7 +145,7 @@ def path_length() -> Canvas:
 def _chain(c: Canvas, x: float) -> None:
     words = token_row(c, x, 208, SOURCE, 48, tone=lambda i: "orange" if i in (0, 6) else "plain")
     states = [
-        c.box(word.x + 4, 128, 40, 34, f"h{i + 1}", "orange", 12, "mono")
+        c.box(word.x + 4, 128, 40, 34, f"s{i + 1}", "orange", 12, "mono")
         for i, word in enumerate(words)
     ]
     for word, state in zip(words, states, strict=True):
@@ -177,19 +189,19 @@ def lookup() -> Canvas:
     c = Canvas(
         880,
         400,
-        "A sentence becomes tokens, ids and rows of the embedding table, in all 7 by 512 numbers",
+        "A sentence becomes tokens, ids and rows of the embedding table, in all 7 by 24 numbers",
     )
     c.text(440, 32, " ".join(SOURCE), 15, "mono")
     columns = (
         ("tokens", "(7,)"),
         ("ids", "(7,)"),
-        ("embedding table", "(v, 512)"),
-        ("vectors", "(7, 512)"),
+        ("embedding table", "(588, 24)"),
+        ("vectors", "(7, 24)"),
     )
     for x, (name, shape) in zip((80, 236, 474, 766), columns, strict=True):
         c.text(x, 70, name, 13, "bold")
         c.text(x, 374, shape, 12, "mono", MUTED)
-    ids = {word: i for i, word in enumerate(sorted(SOURCE))}
+    ids = dict(zip(SOURCE, SOURCE_IDS, strict=True))
     rows = _table(c, 384, 92, ids)
     # The word that is followed comes last, so that its line lies on top.
     for place, word in sorted(enumerate(SOURCE), key=lambda item: item[1] == "cat"):
@@ -206,18 +218,20 @@ def _look_up(c: Canvas, y: float, word: str, number: int, row: Box) -> None:
     vector = c.matrix(676, y + 3, 1, 10, (18, 20), lambda _, j: noisy("rose", 7)(number, j))
     colour, stroke = (TONES["rose"].edge, 2.0) if followed else ("#a8b3c2", 1.0)
     c.arrow(token.right, index.left, colour=colour, stroke=stroke)
-    c.arrow(index.right, (row.x - 26, row.centre[1]), colour=colour, stroke=stroke)
+    c.arrow(index.right, (row.x - 38, row.centre[1]), colour=colour, stroke=stroke)
     c.arrow(
         (row.x + 184, row.centre[1]), (vector.x - 4, vector.centre[1]), colour=colour, stroke=stroke
     )
 
 
-def _table(c: Canvas, x: float, y: float, ids: dict[str, int]) -> list[Box]:
-    """Draw the embedding table, its rows numbered and named by their words."""
-    rows = [
-        c.matrix(x, y + 27 * i, 1, 10, (18, 22), lambda _, j, i=i: noisy("rose", 7)(i, j))
-        for i in range(7)
-    ]
+def _table(c: Canvas, x: float, y: float, ids: dict[str, int]) -> dict[int, Box]:
+    """Draw those rows of the embedding table that the words look up, in the order of their ids."""
+    rows = {
+        number: c.matrix(
+            x, y + 27 * i, 1, 10, (18, 22), lambda _, j, n=number: noisy("rose", 7)(n, j)
+        )
+        for i, number in enumerate(sorted(ids.values()))
+    }
     c.matrix(
         x, y + 27 * 9 - 9, 1, 10, (18, 22), lambda _, j: shade("rose", 0.12 + 0.2 * noise(j, 9))
     )
@@ -232,7 +246,7 @@ def _table(c: Canvas, x: float, y: float, ids: dict[str, int]) -> list[Box]:
             TONES["rose"].edge if word == "cat" else MUTED,
             "end",
         )
-    c.text(x - 8, y + 27 * 9 + 2, "v−1", 11.5, "mono", MUTED, "end")
+    c.text(x - 8, y + 27 * 9 + 2, "587", 11.5, "mono", MUTED, "end")
     return rows
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from canvas import INK, MUTED, TONES, WHITE, Box, Canvas, blend
 
 SOURCE = "there is a cat on the mat".split()
+SOURCE_IDS = [132, 172, 41, 206, 152, 39, 222]  # those of transformer.example
 TARGET = "c'è un gatto sul tappeto".split()
 
 

@@ -26,6 +26,7 @@ LONG = {
     "test_nothing_changes",
     "test_onnx",
     "test_recipes",
+    "test_run_folder",
     "test_translator",
 }
 """Files that train, export, trace, compile or start processes. All others are `make quick`."""

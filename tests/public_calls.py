@@ -5,6 +5,7 @@ under the names that it covers, with what it may change and whether it draws ran
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,18 @@ from snapshots import everything
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from transformer import corpora, data, engines, files, inference, metrics, recipes, training
+from transformer import (
+    corpora,
+    data,
+    engines,
+    example,
+    files,
+    inference,
+    metrics,
+    recipes,
+    texts,
+    training,
+)
 from transformer import fast_decoding as fd
 from transformer import fast_training as ft
 from transformer.attention import attention, attention_weights
@@ -39,7 +51,6 @@ from transformer.residual_norm import LayerNorm, PostNorm, PreNorm, layer_norm
 from transformer.translator import (
     Translator,
     check_engine,
-    check_lengths,
     groups_by_length,
     model_folder,
     round_up,
@@ -336,7 +347,8 @@ def load_a_checkpoint(w: World) -> None:
     "inference.greedy_search",
     "inference.beam_search",
     "inference.generate",
-    "inference.inference_context",
+    "model.inference_context",
+    "inference.beam_hypotheses",
     "inference.best_of",
     "inference.collect",
 )
@@ -478,6 +490,9 @@ def split_into_moses_tokens(w: World) -> None:
 @calls(
     "files.atomic_write",
     "files.atomic_folder",
+    "files.check_writable",
+    "files.files_together",
+    "files.move_ready",
     "files.folder_lock",
     "files.read_tensors",
     "files.remove_drafts",
@@ -488,6 +503,10 @@ def write_files(w: World) -> None:
     files.atomic_write(w.folder / "a" / "b", b"text")
     with files.folder_lock(w.folder / "out"), files.atomic_folder(w.folder / "out", ["x"]) as out:
         (out / "x").write_text("1")
+    files.check_writable(w.folder / "a" / "c")
+    with files.files_together(w.folder / "a") as draft:
+        (draft / "b").write_text("x")
+    files.move_ready(w.folder / "a")
     files.remove_drafts(w.folder)
     save_model(w.model, w.folder)
     files.read_tensors(w.folder / "model.safetensors")
@@ -524,14 +543,21 @@ def read_corpora(w: World) -> None:
 @calls(
     "recipes.fit",
     "recipes.Preset",
+    "recipes.SavedRun",
     "recipes.checkpoints",
     "recipes.fast_trainer",
+    "recipes.holds_run",
+    "recipes.only_run",
+    "recipes.read_run",
     modes=TRAINING,
 )
 def fit_a_corpus(w: World) -> None:
     recipes.fit(w.corpus, w.folder, w.preset)
     newest = recipes.checkpoints(w.folder)[-1]
     recipes.fit(w.corpus, w.folder, replace(w.preset), resume=newest)
+    recipes.read_run(newest).load_tokenizer()
+    with recipes.only_run(w.folder):
+        recipes.holds_run(w.folder)
     for precision in ("fp32", "bf16"):
         recipes.fast_trainer(w.model, w.config, precision).validate([w.batch])
 
@@ -547,10 +573,13 @@ def save_translator(w: World) -> Path:
 @calls(
     "translator.Translator",
     "translator.check_engine",
-    "translator.check_lengths",
     "translator.groups_by_length",
     "translator.model_folder",
     "translator.round_up",
+    "reader.warn_about",
+    "reader.read_texts",
+    "reader.clean_lines",
+    "data.problem_of",
     "engines.PyTorchEngine",
     threads=2,  # so that groups are searched by two workers
     marks=(pytest.mark.translator,),  # it takes seconds
@@ -561,8 +590,11 @@ def translate(w: World) -> None:
         translator.translate(w.texts * 9, beam_size, max_tokens=60)
     Translator(w.model, w.tokenizer, engines.PyTorchEngine(w.model)).translate(w.texts[:1])
     rows = data.encode(w.tokenizer, w.texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        translator.n_best([*w.texts, "", "øøø"], engines.Search(n_best=2))
+    data.problem_of(w.tokenizer, "the cat", rows[0])
     check_engine("pytorch", "fp32", "cpu")
-    check_lengths(rows, 40)
     groups_by_length(rows, round_up(20, 16))
     model_folder(save_translator(w))
 
@@ -599,4 +631,48 @@ def use_ctranslate2(w: World) -> None:
 def use_onnx(w: World) -> None:
     folder = engines.export_onnx(w.model, w.folder / "out")
     engine = engines.OnnxEngine(folder, w.model.config)
-    list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], 2))
+    list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], engines.Search(2)))
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+@calls(
+    "texts.clean",
+    "texts.decode_line",
+    "texts.lines_of",
+    "texts.most_characters",
+    "texts.read_lines",
+    "texts.skip_line",
+)
+def read_texts_of_all_kinds(w: World) -> None:
+    path = w.folder / "text"
+    path.write_text("\n".join(w.texts), encoding="utf-8")
+    assert [*map(texts.clean, w.texts)] == texts.read_lines(path)
+    with path.open("rb") as stream:
+        assert len(list(texts.lines_of(stream, "text", 90))) == len(w.texts)
+        texts.skip_line(stream)
+    texts.decode_line(b"the cat", 1, "text")
+    texts.most_characters(w.texts, 9)
+
+
+# --- the running example --------------------------------------------------------------------------
+
+
+@calls(
+    "example.after",
+    "example.example_batch",
+    "example.example_model",
+    "example.example_tokenizer",
+    "example.head_projections",
+    "example.tokens",
+    "example.weights",
+)
+def follow_the_example(w: World) -> None:
+    for chapter in range(13):
+        example.after(chapter)
+    example.example_tokenizer()
+    example.example_model()(example.example_batch().src, w.tgt)
+    example.head_projections(3)
+    example.tokens(w.src)
+    example.weights("encoder")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from transformer.cli import main, parser
 from transformer.cli.train_command import changed_preset
 from transformer.model import load_model
 from transformer.recipes import PRESETS, checkpoints
+from transformer.translator import Translator
 
 WORDS = {
     "one": "uno",
@@ -96,12 +98,47 @@ def test_evaluate_writes_translations_and_scores_moses_tokens_when_asked(
     pytest.importorskip("sacremoses")
     test = ["--corpus", "files", "--test", *files[3:], "--model", str(model), "--beam", "1"]
     out = tmp_path / "translations.txt"
-    assert main(["evaluate", *test, "--moses", "--out", str(out)]) == 0
+    assert main(["evaluate", *test, "--moses", "it", "--out", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["moses"]["signatures"][0].count("tok:none") == 1
     assert found["signatures"][0].count("tok:13a") == 1
     assert 0 <= found["exact"] <= 1
     assert out.read_text(encoding="utf-8").count("\n") == 36
+
+
+@pytest.mark.parametrize("out", [".", "file/translations.txt"])
+def test_translations_that_cannot_be_written_are_refused_before_translating(
+    model, files, tmp_path, capsys, monkeypatch, out
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Translator, "n_best", lambda *args, **options: pytest.fail("too early"))
+    test = ["--corpus", "files", "--test", *files[3:], "--model", model]
+    sentence = complaint(capsys, "evaluate", *test, "--out", tmp_path / out)
+    assert "could not write" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_scores_that_cannot_be_computed_are_refused_before_translating(
+    model, files, capsys, monkeypatch
+):
+    monkeypatch.setattr(Translator, "n_best", lambda *args, **options: pytest.fail("too early"))
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    test = ["--corpus", "files", "--test", *files[3:], "--model", model]
+    assert "sacremoses" in complaint(capsys, "evaluate", *test, "--moses", "it")
+
+
+def test_scores_are_printed_before_the_translations_are_written(
+    model, files, tmp_path, capsys, monkeypatch
+):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    test = ["--corpus", "files", "--test", *files[3:], "--model", str(model), "--beam", "1"]
+    assert main(["evaluate", *test, "--out", str(tmp_path / "out.txt")]) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["sentences"] == 36
+    assert "No space left on device" in shown.err
 
 
 def test_a_split_that_the_corpus_lacks_is_named_with_those_it_has(model, files, capsys):
@@ -122,12 +159,172 @@ def test_a_split_that_the_corpus_lacks_is_named_with_those_it_has(model, files, 
         ("one " * 600, "max_len is 512"),
     ],
 )
-def test_bad_text_is_answered_by_one_sentence(model, capsys, sentence, words):
-    assert words in complaint(capsys, "translate", "--model", model, sentence)
+def test_strictly_bad_text_is_answered_by_one_sentence(model, capsys, sentence, words):
+    assert words in complaint(capsys, "translate", "--strict", "--model", model, sentence)
 
 
 def test_the_line_of_a_bad_sentence_is_named(model, capsys):
-    assert "text 2 is empty" in complaint(capsys, "translate", "--model", model, "one", "", "two")
+    sentences = ["one", "", "two"]
+    assert "text 2 is empty" in complaint(
+        capsys, "translate", "--strict", "--model", model, *sentences
+    )
+
+
+def test_a_line_with_a_problem_has_its_line_and_a_warning(model, capsys):
+    sentences = ["one", "猫", "", "one " * 600, "two"]
+    assert main(["translate", "--model", str(model), *sentences]) == 0
+    found = capsys.readouterr()
+    lines = found.out.split("\n")
+    assert len(lines) == 6 and lines[1:4] == ["", "", ""] and lines[0] and lines[4]
+    warnings = [line for line in found.err.splitlines() if line.startswith("warning: ")]
+    assert [line[:16] for line in warnings] == ["warning: line 2 ", "warning: line 4 "]
+    assert main(["translate", "--copy-unknown", "--model", str(model), *sentences]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[1:4] == ["猫", "", ("one " * 600).strip()]
+
+
+def test_the_best_translations_and_their_scores_are_json_lines(model, capsys):
+    assert main(["translate", "--model", str(model), "--n-best", "2", "one two", "猫"]) == 0
+    known, unknown = map(json.loads, capsys.readouterr().out.splitlines())
+    first, second = known["translations"]
+    assert known["source"] == "one two" and first["score"] >= second["score"]
+    assert unknown == {"source": "猫", "translations": [{"text": "", "score": 0.0}]}
+    assert main(["translate", "--model", str(model), "--scores", "--beam", "1", "one two"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["translations"]
+    assert math.isfinite(found["score"])
+
+
+def test_a_least_length_is_kept(model, capsys):
+    options = ["--scores", "--min-len", "9", "--beam", "2"]
+    assert main(["translate", "--model", str(model), *options, "one two"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["translations"]
+    assert len(found["text"].split()) >= 5
+
+
+def test_an_option_of_another_corpus_is_refused(files, model, tmp_path, capsys):
+    out = ["--out", tmp_path / "new"]
+    sentence = complaint(capsys, "train", "--train", *files[3:], *out)
+    assert "--train is an option of --corpus files, not en-it" in sentence
+    sentence = complaint(capsys, "evaluate", "--model", model, "--test", *files[3:])
+    assert "--test is an option of --corpus files" in sentence
+    sentence = complaint(capsys, "train", *files, "--src", "de", *out)
+    assert "--src is an option of --corpus multi30k, not files" in sentence
+    assert "--tok is an option" in complaint(capsys, "train", "--tok", *out)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--length-penalty nan", "--length-penalty inf", "--beam 0", "--n-best 0", "--buffer 0"],
+)
+def test_an_option_that_makes_no_sense_is_refused(model, options, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["translate", "--model", str(model), *options.split(), "one"])
+    assert exit.value.code == 2
+
+
+def test_a_vocabulary_is_at_most_as_large_as_asked(files, tmp_path, capsys):
+    sizes = [*SMALL, "--steps", "2", "--device", "cpu", "--out"]
+    for size in ("0", "-5", "4"):
+        sentence = complaint(capsys, "train", *files, *sizes, tmp_path / "a", "--vocab-size", size)
+        assert f"not {size}" in sentence
+    assert main(["train", *files, *sizes, str(tmp_path / "b"), "--vocab-size", "10"]) == 0
+    assert load_model(tmp_path / "b").config.vocab_size == 10
+
+
+def test_moses_tokens_are_of_the_targets_language(model, files, capsys):
+    pytest.importorskip("sacremoses")
+    test = ["--corpus", "files", "--test", *files[3:], "--model", model, "--beam", "1"]
+    assert "--moses needs the language" in complaint(capsys, "evaluate", *test, "--moses")
+
+
+def test_an_exported_model_may_be_kept_elsewhere(model, tmp_path, capsys):
+    pytest.importorskip("ctranslate2")
+    elsewhere = tmp_path / "kept"
+    options = ["--engine", "ctranslate2", "--engine-folder", str(elsewhere)]
+    assert main(["translate", "--model", str(model), *options, "one two"]) == 0
+    assert (elsewhere / "model.bin").is_file()
+    sentence = complaint(capsys, "translate", "--model", model, "--engine-folder", elsewhere, "one")
+    assert "engine pytorch reads the model's own folder" in sentence
+
+
+# --- standard input -------------------------------------------------------------------------------
+
+
+def test_standard_input_is_utf8_whatever_the_locale(model):
+    env = os.environ | {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
+    text = "\ufeffone two\r\nsix six\u00a0\n".encode()
+    copied = ["--copy-unknown", "è"]
+    plain = subprocess.run(command, input=b"one two\nsix six\n", capture_output=True, check=True)
+    found = subprocess.run(command, input=text, capture_output=True, check=True, env=env)
+    assert found.stdout == plain.stdout
+    copy = subprocess.run([*command, *copied], capture_output=True, check=True, env=env)
+    assert copy.stdout == "è\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one\ncaffè\n".encode("latin-1"), "line 2 of standard input is not UTF-8"),
+        ("one\n".encode("utf-16"), "it begins like UTF-16"),
+        ("one\ncaffè".encode()[:-1], "line 2 of standard input is not UTF-8"),
+    ],
+)
+def test_another_encoding_is_named_after_the_lines_before_it(model, text, words):
+    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
+    done = subprocess.run(command, input=text, capture_output=True)
+    errors = done.stderr.decode()
+    assert done.returncode == 1 and words in errors and "Traceback" not in errors
+    assert done.stdout.count(b"\n") == text.count(b"one\n")
+
+
+def test_a_program_that_writes_a_line_and_waits_gets_its_answer(model):
+    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        for line in (b"one two\n", b"\n", b"six\n"):
+            process.stdin.write(line)
+            ready, _, _ = select.select([process.stdout], [], [], 60)
+            assert ready, "no answer"
+            assert process.stdout.readline().strip() or line == b"\n"
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_a_reader_that_has_enough_ends_the_translation_quietly(model):
+    command = f"{sys.executable} -m transformer translate --beam 1 --buffer 50 --model {model}"
+    script = f"(yes one two | head -20000 | {command}; echo status $? >&2) | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == "status 141\n"
+
+
+def test_closed_standard_input_is_named(model):
+    script = f"{sys.executable} -m transformer translate --model {model} <&-"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: standard input is closed, and there are no sentences as arguments\n"
+    )
+
+
+def test_an_error_of_the_programs_own_is_not_the_users(model, capsys, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("transformer.cli.translate_command.load_translator", broken)
+    assert main(["translate", "--model", str(model), "one"]) == 70
+    said = capsys.readouterr().err
+    assert said == "internal error: RuntimeError: a bug; --debug shows where\n"
+    assert main(["translate", "--debug", "--model", str(model), "one"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_shows_where_a_users_error_was_raised(capsys):
+    assert main(["translate", "--debug", "--model", "nothing", "one"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "error: there is no model 'nothing'" in said
 
 
 @pytest.mark.parametrize(
@@ -195,17 +392,140 @@ def test_weights_of_another_config_are_refused(model, tmp_path, capsys):
     assert "belong to another config" in complaint(capsys, "translate", "--model", tmp_path, "one")
 
 
-def test_a_run_is_not_overwritten_unless_asked(model, files, capsys):
-    before = (model / "model.safetensors").read_bytes()
-    assert "--resume" in complaint(capsys, "train", *files, *SMALL, "--steps", "5", "--out", model)
-    assert (model / "model.safetensors").read_bytes() == before
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file in a folder, hidden ones too."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_resuming_with_another_config_is_refused(model, files, capsys):
-    options = [*SMALL, "--d-ff", "32", "--steps", "9"]
-    assert "belongs to another config" in complaint(
-        capsys, "train", *files, *options, "--out", model, "--resume"
-    )
+@pytest.fixture
+def copy(model, tmp_path) -> Path:
+    """A copy of the trained model's folder, which a test may change."""
+    return Path(shutil.copytree(model, tmp_path / "copy"))
+
+
+def test_a_run_is_not_overwritten_unless_asked(copy, files, capsys):
+    before = contents(copy)
+    train = ["train", *files, *SMALL, "--steps", "2", "--out", str(copy)]
+    assert "go on with --resume, start again with --overwrite" in complaint(capsys, *train)
+    assert contents(copy) == before
+    assert main([*train, "--overwrite"]) == 0
+    assert [path.stem for path in checkpoints(copy)] == ["checkpoint-00000002"]
+
+
+@pytest.mark.parametrize(
+    "kept", ["config.json model.safetensors tokenizer.json", "tokenizer.json", "history.json"]
+)
+def test_a_translator_without_checkpoints_is_not_overwritten_either(copy, files, capsys, kept):
+    for path in copy.iterdir():
+        if path.name not in kept.split() and path.is_file():
+            path.unlink()
+    before = contents(copy)
+    train = ["train", *files, *SMALL, "--steps", "2", "--out", str(copy)]
+    assert "holds a translator: start again with --overwrite" in complaint(capsys, *train)
+    assert contents(copy) == before
+    assert "no checkpoint" in complaint(capsys, *train, "--resume")
+    assert contents(copy) == before
+    assert main([*train, "--overwrite"]) == 0
+
+
+def test_resuming_with_another_config_is_refused(copy, files, capsys):
+    before = contents(copy)
+    for option, words in (
+        ("--d-ff 32", "belongs to another config: d-ff is 16 there, not 32"),
+        ("--vocab-size 60", "belongs to another config: vocab-size is 100 there, not 60"),
+        ("--dropout 0.5", "belongs to another config: dropout is 0.0 there, not 0.5"),
+    ):
+        train = ["train", *files, *option.split(), "--steps", "9", "--out", copy, "--resume"]
+        assert words in complaint(capsys, *train)
+        assert contents(copy) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--overwrite --max-len 2",
+        "--overwrite --n-heads 3",
+        "--overwrite --precision fp8",
+        "--resume --precision fp8",
+        "--resume --max-len 4",
+        "--checkpoint nowhere.safetensors --overwrite",
+        "--checkpoint nowhere.safetensors",
+    ],
+)
+def test_a_run_that_is_refused_leaves_every_byte_as_it_was(copy, files, capsys, options):
+    before = contents(copy)
+    sizes = [] if "--resume" in options else SMALL
+    train = ["train", *files, *sizes, "--steps", "9", "--out", copy]
+    complaint(capsys, *train, *options.split())
+    assert contents(copy) == before
+
+
+def test_a_line_that_is_too_long_leaves_the_old_run_as_it_was(copy, files, tmp_path, capsys):
+    before = contents(copy)
+    for name in ("en", "it"):
+        (tmp_path / name).write_text("one two\n" * 3 + "one " * 600 + "\n" + "two\n" * 30)
+    long = ["--corpus", "files", "--train", tmp_path / "en", tmp_path / "it", *SMALL]
+    train = ["train", *long, "--steps", "9", "--out", copy, "--overwrite", "--strict"]
+    assert "max_len is 512" in complaint(capsys, *train)
+    assert contents(copy) == before
+
+
+def test_a_checkpoint_from_elsewhere_does_not_overwrite_a_run_unless_asked(
+    model, copy, files, capsys
+):
+    (last,) = checkpoints(model)
+    (copy / "tokenizer.json").write_bytes((model / "tokenizer.json").read_bytes() + b" ")
+    before = contents(copy)
+    train = ["train", *files, "--steps", "4", "--checkpoint", str(last), "--out", str(copy)]
+    assert "start again with --overwrite" in complaint(capsys, *train)
+    assert contents(copy) == before
+    assert main([*train, "--overwrite"]) == 0
+    assert (copy / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    assert [path.stem for path in checkpoints(copy)] == ["checkpoint-00000004"]
+
+
+def test_a_resumed_run_has_the_settings_of_its_checkpoint(copy, files, capsys):
+    train = ["train", *files, "--out", str(copy), "--resume"]
+    assert main([*train, "--steps", "4"]) == 0
+    shown = capsys.readouterr().err
+    assert " was " not in shown
+    rows = json.loads((copy / "history.json").read_text())
+    assert [row["learning_rate"] for row in rows] == pytest.approx([5e-3 * 0.3, 5e-3 * 0.4])
+    assert load_model(copy).config.d_model == 16
+    assert main([*train, "--steps", "5", "--peak-lr", "0.01", "--warmup", "10"]) == 0
+    shown = capsys.readouterr().err
+    assert "peak-lr was 0.005, now 0.01\n" in shown
+    assert "warmup was" not in shown
+
+
+def test_a_run_that_has_ended_says_so_and_changes_nothing(copy, files, capsys):
+    before = contents(copy)
+    for options in (["--steps", "3"], []):
+        assert main(["train", *files, "--out", str(copy), "--resume", *options]) == 0
+        assert "nothing is left to train: 3 of 3 steps are done\n" in capsys.readouterr().err
+        assert contents(copy) == before
+
+
+HOLD = """
+import sys
+from transformer.recipes import only_run
+with only_run(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_second_training_in_one_folder_is_refused(copy, files, capsys):
+    before = contents(copy)
+    command = [sys.executable, "-c", HOLD, str(copy)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "locked\n"
+        for how in ("--resume", "--overwrite"):
+            train = ["train", *files, *SMALL, "--steps", "9", "--out", copy, how]
+            assert f"another process is training in {copy}: wait" in complaint(capsys, *train)
+        process.kill()
+    assert contents(copy) == before
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_can_be_used(files, tmp_path, capsys):
@@ -245,8 +565,9 @@ def test_a_full_disk_keeps_the_last_good_files(files, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process")
-def test_ctrl_c_leaves_a_checkpoint_that_resumes(files, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals for another process")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_that_resumes(files, tmp_path, number, status):
     command = [sys.executable, "-m", "transformer", "train", *files, *SMALL, "--out", str(tmp_path)]
     quick = ["--validate-every", "20"]
     process = subprocess.Popen(
@@ -255,9 +576,9 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(files, tmp_path):
     deadline = time.monotonic() + 90
     while not checkpoints(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "go on with --resume" in errors and "Traceback" not in errors
     steps = int(checkpoints(tmp_path)[-1].stem.split("-")[1])
     assert python(*command[3:], *quick, "--steps", steps + 5, "--resume").returncode == 0

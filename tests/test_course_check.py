@@ -254,7 +254,7 @@ def test_a_process_that_hangs_in_an_import_gives_that_module_up(mine: Path) -> N
     end = "did not end within 5 seconds"
     assert running.blame(folder, CHAPTER, events, end, given_up) == {}
     assert given_up == {"attention": "importing mine/attention.py did not end within 5 seconds"}
-    with pytest.raises(RuntimeError, match="did not start"):
+    with pytest.raises(OSError, match="did not start"):
         running.blame(folder, CHAPTER, [], "did not start", given_up)
 
 

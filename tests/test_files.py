@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killing import Killed, killed_at, kills
 from safetensors.torch import save
 
 from transformer import files
@@ -16,8 +17,11 @@ from transformer.files import (
     atomic_folder,
     atomic_write,
     cache_dir,
+    check_writable,
     downloader,
+    files_together,
     folder_lock,
+    move_ready,
     read_tensors,
     remove_drafts,
 )
@@ -85,6 +89,29 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_path_is_tried_and_nothing_is_left_there(tmp_path) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+    for name in ("old", "new", "not/there yet/new"):
+        check_writable(tmp_path / name)
+    assert (tmp_path / "old").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["old"]
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_there_is_something_to_write(
+    tmp_path,
+) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "new"):
+        with pytest.raises(OSError, match=f"could not write {path} "):
+            check_writable(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
+def test_a_pipe_can_be_written(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    check_writable(tmp_path / "pipe")
+
+
 def test_drafts_that_a_killed_process_left_can_be_removed(tmp_path, monkeypatch) -> None:
     def killed(descriptor: int) -> None:
         raise SystemExit
@@ -94,12 +121,21 @@ def test_drafts_that_a_killed_process_left_can_be_removed(tmp_path, monkeypatch)
         patch.setattr(Path, "unlink", lambda *args, **options: None)
         with pytest.raises(SystemExit):
             atomic_write(tmp_path / "file", b"new")
-    (tmp_path / ".folder.0123.draft").mkdir()
+    (tmp_path / files.DRAFT).mkdir()
     (tmp_path / "my.draft").touch()
     assert len(list(tmp_path.iterdir())) == 3
     remove_drafts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["my.draft"]
     remove_drafts(tmp_path / "no such folder")
+
+
+def test_the_draft_of_an_export_that_may_still_be_written_is_left_alone(tmp_path) -> None:
+    for name, age in (("fresh", 60), ("stale", files.STALE_AFTER + 60)):
+        draft = tmp_path / f".onnx.{name}.draft"
+        draft.mkdir()
+        os.utime(draft, (time.time() - age,) * 2)
+    remove_drafts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".onnx.fresh.draft"]
 
 
 def test_tensors_come_back_as_they_were(tmp_path) -> None:
@@ -125,6 +161,73 @@ def test_tensors_that_are_not_there_are_named(tmp_path) -> None:
         read_tensors(tmp_path / "x.safetensors")
 
 
+# --- files that belong together ----------------------------------------------------------------
+
+
+def write_together(folder: Path, content: str) -> None:
+    """Replace the files a and b of a folder together."""
+    with files_together(folder) as draft:
+        for name in ("a", "b"):
+            atomic_write(draft / name, content.encode())
+    move_ready(folder)
+
+
+def together(folder: Path) -> dict[str, str]:
+    """Return what every file and folder in a folder holds."""
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path) -> None:
+    folder = tmp_path / "not" / "there yet"
+    for content in ("old", "new"):
+        write_together(folder, content)
+        (folder / "mine").write_text("kept")
+        assert together(folder) == {"a": content, "b": content, "mine": "kept"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_after_an_error_none_of_them_is_replaced(tmp_path, error: BaseException) -> None:
+    write_together(tmp_path, "old")
+    with pytest.raises(type(error)), files_together(tmp_path) as draft:
+        (draft / "a").write_text("new")
+        raise error
+    move_ready(tmp_path)
+    assert together(tmp_path) == {"a": "old", "b": "old"}
+
+
+def test_killed_at_any_moment_all_of_them_are_replaced_or_none(tmp_path) -> None:
+    write_together(tmp_path / "whole", "old")
+    moments = kills(lambda: write_together(tmp_path / "whole", "new"))
+    assert len(moments) > 8
+    seen = set()
+    for moment in moments:
+        folder = tmp_path / str(moment)
+        write_together(folder, "old")
+        with killed_at(moment), pytest.raises(Killed):
+            write_together(folder, "new")
+        move_ready(folder)
+        files.remove_drafts(folder)
+        contents = {(folder / name).read_text() for name in ("a", "b")}
+        assert len(contents) == 1
+        seen |= contents
+        write_together(folder, "newer")
+        assert together(folder) == {"a": "newer", "b": "newer"}
+    assert seen == {"old", "new"}
+
+
+def test_a_reader_moves_only_what_it_reads(tmp_path) -> None:
+    move_ready(tmp_path, "a")
+    move_ready(tmp_path / "no such folder")
+    assert list(tmp_path.iterdir()) == []
+    with files_together(tmp_path) as draft:
+        for name in ("a", "b"):
+            (draft / name).write_text("new")
+    move_ready(tmp_path, "a", "c")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", files.READY}
+    move_ready(tmp_path)
+    assert together(tmp_path) == {"a": "new", "b": "new"}
+
+
 # --- folders -----------------------------------------------------------------------------------
 
 
@@ -138,7 +241,8 @@ def out(tmp_path) -> Path:
 
 def state(out: Path) -> dict[str, list[tuple[str, str]]]:
     """Return the files of every folder beside `out`, hidden ones too."""
-    return {p.name: [(q.name, q.read_text()) for q in p.iterdir()] for p in out.parent.iterdir()}
+    folders = [path for path in out.parent.iterdir() if path.is_dir()]
+    return {p.name: [(q.name, q.read_text()) for q in p.iterdir()] for p in folders}
 
 
 def test_a_new_export_takes_the_place_of_the_old_one(out) -> None:
@@ -219,6 +323,29 @@ def test_two_exports_at_once_do_not_disturb_each_other(out) -> None:
     assert state(out) == {"out": [("a", "first")]}, "which ended last"
 
 
+def test_many_exports_at_once_all_succeed(tmp_path) -> None:
+    out = tmp_path / "out"
+    failed = []
+
+    def write(number: int) -> None:
+        try:
+            for _ in range(6):
+                with atomic_folder(out, ["a", "b"]) as draft:
+                    (draft / "a").write_text(str(number))
+                    (draft / "b").write_text(str(number))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    assert len(set(together(out).values())) == 1
+    assert set(state(out)) == {"out"}
+
+
 def test_an_export_that_comes_between_the_renames_of_another_is_kept(out, monkeypatch) -> None:
     rename = os.replace
 
@@ -288,6 +415,36 @@ def test_a_lock_is_released_when_its_process_is_killed(tmp_path) -> None:
         assert process.stdout.readline() == "locked\n"
         process.kill()
     with folder_lock(tmp_path / "model"):
+        pass
+
+
+def test_a_lock_that_another_process_holds_can_be_refused(tmp_path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "model")]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "locked\n"
+        refused = pytest.raises(BlockingIOError, match=r"model is in use by another process$")
+        with refused, folder_lock(tmp_path / "model", wait=False):
+            pass
+        process.kill()
+    with folder_lock(tmp_path / "model"), folder_lock(tmp_path / "model", wait=False):
+        pass
+
+
+def test_where_nothing_can_be_created_beside_a_folder_the_lock_is_inside(
+    tmp_path, monkeypatch
+) -> None:
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with folder_lock(folder):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_lock_that_cannot_be_created_is_explained(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="could not write"), folder_lock(tmp_path / "file" / "model"):
         pass
 
 

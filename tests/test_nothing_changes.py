@@ -29,11 +29,16 @@ from transformer.fast_training import chunked_loss, optimize_for_cpu
 from transformer.model import Config, Transformer
 from transformer.multi_head import head_weights
 
-MODULES = [*CHAPTERS, "files", "metrics", "translator"]
-PACKAGES = ["corpora", "engines", "recipes", "checks"]
+MODULES = [*CHAPTERS, "files", "metrics", "reader", "texts", "translator"]
+PACKAGES = ["corpora", "engines", "recipes", "checks", "example"]
 EXEMPT = {
     "checks.CheckError": "an exception",
     "engines.Engine": "a protocol, without code",
+    "engines.Hypothesis": "a tuple",
+    "engines.Search": "a frozen dataclass of numbers",
+    "translator.Translation": "a tuple",
+    "reader.refuse": "raises an exception",
+    "texts.BytesStream": "a protocol, without code",
     "fast_decoding.PackedStep": "a part of PackedDecoder, and run with it",
     "fast_decoding.AbsorbedCrossAttention": "a part of PackedDecoder, and run with it",
     "fast_decoding.PackedSource": "a part of PackedDecoder, and run with it",

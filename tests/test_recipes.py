@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from transformer.checks.fixtures import small_model
-from transformer.corpora import Corpus
+from transformer.corpora import Corpus, text_files
 from transformer.data import batches_by_length, collate, encode_pairs, load_tokenizer
 from transformer.data import train_tokenizer as train_plainly
 from transformer.fast_training import CheapDropout
@@ -29,8 +29,10 @@ from transformer.recipes import (
     checkpoints,
     fast_trainer,
     fit,
+    read_run,
     trained_translator,
 )
+from transformer.recipes.run_folder import STAMP, RunFolder
 from transformer.training import Trainer, TrainingConfig, learning_rate, save_checkpoint
 from transformer.translator import Translator
 
@@ -64,6 +66,11 @@ def stop_after(step: int) -> Callable[[], bool]:
 def names(folder: Path) -> list[str]:
     """Return the names of the files in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file in a folder, hidden ones too."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def steps(rows: list[dict]) -> list[int]:
@@ -200,23 +207,56 @@ def test_it_learns(tmp_path) -> None:
     assert losses[-1] < losses[0] - 0.4
 
 
-def test_a_sentence_over_the_maximum_length_is_refused_before_training(tmp_path) -> None:
+def test_a_pair_over_the_maximum_length_is_left_out_or_refused(tmp_path, capsys) -> None:
     corpus = Corpus("mine", [("the cat", "il gatto"), ("x " * 20, "y")], [("cat", "gatto")])
     tokenizer = train_plainly(corpus.texts(), 40)
     longest = max(len(row) for pair in encode_pairs(tokenizer, corpus.train) for row in pair)
     too_short = preset(steps=1, sizes=SIZES | dict(max_len=longest - 1))
-    words = rf"longest sentence of mine has {longest} tokens, max_len is {longest - 1}$"
+    words = (
+        f"1 of 2 pairs of train are skipped; the first is pair 2 of train: its source has {longest}"
+    )
     with pytest.raises(ValueError, match=words):
-        fit(corpus, tmp_path / "new", too_short)
-    assert not (tmp_path / "new").exists()
+        fit(corpus, tmp_path / "strict", too_short, strict=True)
+    assert not (tmp_path / "strict").exists()
+    assert len(fit(corpus, tmp_path / "new", too_short)) == 1
+    assert f"warning: {words} tokens, max_len is {longest - 1}" in capsys.readouterr().err
     just_right = preset(steps=1, sizes=SIZES | dict(max_len=longest))
-    assert len(fit(corpus, tmp_path / "new", just_right)) == 1
+    assert len(fit(corpus, tmp_path / "right", just_right, strict=True)) == 1
+    fit(corpus, tmp_path / "short", just_right, longest=longest - 1)
+    assert words in capsys.readouterr().err
 
 
-def test_a_long_sentence_in_the_validation_split_is_refused_too(tmp_path) -> None:
-    corpus = Corpus("mine", [("the cat", "il gatto")] * 4, [("cat " * 20, "gatto")])
-    with pytest.raises(ValueError, match="longest sentence of mine has"):
+def test_pairs_of_the_validation_split_are_left_out_too(tmp_path, capsys) -> None:
+    val = [("cat " * 20, "gatto"), ("cat", "♥"), ("cat", "gatto")]
+    corpus = Corpus("mine", [("the cat", "il gatto")] * 4, val)
+    fit(corpus, tmp_path / "some", preset(steps=1))
+    words = "2 of 3 pairs of val are skipped; the first is pair 1 of val: its source has"
+    assert words in capsys.readouterr().err
+    corpus = Corpus("mine", [("the cat", "il gatto")] * 4, val[:2])
+    with pytest.raises(ValueError, match="no pair of mine's val split is left: 2 of 2"):
+        fit(corpus, tmp_path / "none", preset(steps=1))
+    assert not (tmp_path / "none").exists()
+
+
+def test_lines_with_an_empty_side_are_counted_and_refused_when_asked(tmp_path, capsys) -> None:
+    for name, rest in (("en", "one two"), ("it", "due uno")):
+        (tmp_path / name).write_text(
+            "\n" * (name == "it") + f"{rest}\n" * 40 + "x\n" * (name == "en")
+        )
+    corpus = text_files((tmp_path / "en", tmp_path / "it"), val=(tmp_path / "en", tmp_path / "it"))
+    with pytest.raises(ValueError, match="a pair with an empty side is left out: line 1 of"):
+        fit(corpus, tmp_path / "out", preset(steps=1), strict=True)
+    fit(corpus, tmp_path / "out", preset(steps=1))
+    assert "warning: a pair with an empty side" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_a_corpus_without_a_split_is_refused_before_training(tmp_path, split: str) -> None:
+    pairs = make_corpus().train
+    corpus = Corpus("mine", pairs * (split != "training"), pairs * (split != "validation"))
+    with pytest.raises(ValueError, match=f"^mine has no pairs for {split}$"):
         fit(corpus, tmp_path, preset(steps=1))
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(("precision", "enabled"), [("fp32", False), ("bf16", True)])
@@ -348,6 +388,19 @@ def test_a_run_resumed_from_an_earlier_checkpoint_drops_the_later_one(tmp_path) 
     ]
 
 
+def test_the_next_checkpoint_drops_every_later_one_of_the_run_before(tmp_path) -> None:
+    settings = preset(steps=9, validate_every=3)
+    fit(make_corpus(), tmp_path, settings)
+    sixth, _ = checkpoints(tmp_path)
+    longer = preset(steps=20, validate_every=100)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_corpus(), tmp_path, longer, resume=sixth, should_stop=stop_after(4))
+    assert [path.stem for path in checkpoints(tmp_path)] == [
+        "checkpoint-00000006",
+        "checkpoint-00000010",
+    ]
+
+
 def test_drafts_that_a_killed_run_left_are_removed(tmp_path) -> None:
     draft = tmp_path / ".model.safetensors.0123456789ab.draft"
     draft.write_bytes(b"half a model")
@@ -374,6 +427,15 @@ def test_a_loss_of_nan_stops_and_the_last_checkpoint_stays(tmp_path, monkeypatch
     history = fit(make_corpus(), tmp_path, preset(steps=4), resume=checkpoints(tmp_path)[-1])
     assert steps(history) == [2, 4]
     assert math.isfinite(history[-1]["train_loss"])
+
+
+def test_a_validation_loss_of_nan_stops_before_anything_is_replaced(tmp_path, monkeypatch) -> None:
+    fit(make_corpus(), tmp_path, preset(steps=2))
+    before = contents(tmp_path)
+    pretend_losses(monkeypatch, [math.nan])
+    with pytest.raises(FloatingPointError, match=r"^validation loss of step 3 is nan$"):
+        fit(make_corpus(), tmp_path, preset(steps=3))
+    assert contents(tmp_path) == before
 
 
 # --- limits in time -------------------------------------------------------------------------------
@@ -407,7 +469,7 @@ def test_a_run_ends_with_whichever_limit_comes_first(tmp_path, slow) -> None:
     assert steps(fit(make_corpus(), tmp_path / "minutes", preset(minutes=0.5, steps=9))) == [8]
 
 
-def test_seconds_go_on_counting_in_a_resumed_run(tmp_path, slow) -> None:
+def test_seconds_go_on_counting_in_a_resumed_run(tmp_path, slow, capsys) -> None:
     history = fit(make_corpus(), tmp_path, preset(minutes=1.0, validate_every=5))
     rows = [(row["step"], row["seconds"]) for row in history]
     assert rows == [(5, 18.8), (10, 37.5), (15, 56.2), (16, 60.0)]
@@ -415,6 +477,9 @@ def test_seconds_go_on_counting_in_a_resumed_run(tmp_path, slow) -> None:
     history = fit(make_corpus(), tmp_path, longer, resume=checkpoints(tmp_path)[-1])
     rows = [(row["step"], row["seconds"]) for row in history]
     assert rows[4:] == [(24, 90.0)]
+    fit(make_corpus(), tmp_path, longer, resume=checkpoints(tmp_path)[-1])
+    shown = capsys.readouterr().err
+    assert shown.endswith("nothing is left to train: 1.5 of 1.5 minutes are done\n")
 
 
 # --- the progress bar -----------------------------------------------------------------------------
@@ -435,7 +500,7 @@ def test_the_bar_fills_with_steps_or_with_the_minutes(
 ) -> None:
     settings = preset(**limit)
     trainer = Trainer(small_model(), settings.training)
-    run = fit_module.Run(trainer, [], tmp_path, settings.minutes)
+    run = fit_module.Run(trainer, [], RunFolder(tmp_path, {}), settings.minutes)
     with run.progress_bar() as bar:
         run.show(bar)
         assert str(bar).startswith("training   0%")
@@ -491,17 +556,79 @@ def test_a_run_stopped_and_resumed_ends_bit_for_bit_like_a_straight_one(
     assert [losses[row["step"]] for row in history] == [row["val_loss"] for row in history]
 
 
-def test_a_run_that_has_ended_does_no_further_step_when_it_is_resumed(tmp_path, watched) -> None:
+def test_a_run_that_has_ended_does_nothing_when_it_is_resumed_and_says_so(
+    tmp_path, watched, capsys
+) -> None:
     settings = preset(steps=4, validate_every=2)
     history = fit(make_corpus(), tmp_path, settings)
+    (tmp_path / STAMP).touch()
+    before = contents(tmp_path)
     watched.clear()
-    again = fit(make_corpus(), tmp_path, settings, resume=checkpoints(tmp_path)[-1])
+    capsys.readouterr()
+    for checkpoint in checkpoints(tmp_path)[::-1]:
+        ended = preset(steps=int(checkpoint.stem[-1]), validate_every=2)
+        again = fit(make_corpus(), tmp_path, ended, resume=checkpoint)
+        assert again == history[: len(again)]
     assert watched == []
-    assert again == history
-    assert [path.stem for path in checkpoints(tmp_path)] == [
-        "checkpoint-00000002",
-        "checkpoint-00000004",
-    ]
+    assert contents(tmp_path) == before
+    words = [f"nothing is left to train: {n} of {n} steps are done" for n in (4, 2)]
+    assert capsys.readouterr().err.splitlines() == words
+
+
+ORDER = (
+    "the batches now come in another order: in this epoch some pairs may be read twice, others not "
+    "at all"
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentences"),
+    [
+        ({}, []),
+        ({"minutes": 9.0}, []),
+        ({"peak_lr": 0.02}, ["peak-lr was 0.01, now 0.02"]),
+        (
+            {"warmup": 5, "label_smoothing": 0.2},
+            ["warmup was 4, now 5", "label-smoothing was 0.1, now 0.2"],
+        ),
+        ({"seed": 3}, ["seed was 0, now 3", ORDER]),
+        ({"max_tokens": 30}, ["max-tokens was 24, now 30", ORDER]),
+        ({"accumulate": 2}, ["accumulate was 1, now 2", ORDER]),
+    ],
+)
+def test_what_differs_from_the_checkpoint_is_announced(
+    tmp_path, capsys, changed: dict, sentences: list[str]
+) -> None:
+    fit(make_corpus(), tmp_path, preset(steps=2))
+    capsys.readouterr()
+    fit(make_corpus(), tmp_path, preset(steps=3, **changed), resume=checkpoints(tmp_path)[-1])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "training " not in line and line] == sentences
+
+
+def test_another_corpus_and_another_precision_are_announced(tmp_path, capsys) -> None:
+    fit(make_corpus(), tmp_path, preset(steps=2), precision="fp32")
+    last = checkpoints(tmp_path)[-1]
+    fit(make_corpus(29), tmp_path, preset(steps=3), precision="bf16", resume=last)
+    shown = capsys.readouterr().err
+    assert "precision was fp32, now bf16\n" in shown
+    assert "the training pairs are not those that the checkpoint was trained on\n" in shown
+    assert ORDER in shown
+
+
+def test_a_checkpoint_tells_the_settings_of_its_run(tmp_path) -> None:
+    settings = preset(minutes=5.0, steps=2, max_grad_norm=2.5)
+    fit(make_corpus(), tmp_path, settings, precision="fp32")
+    found = read_run(checkpoints(tmp_path)[-1])
+    assert found.preset.training == settings.training
+    assert found.preset.model_config(40) == settings.model_config(40)
+    assert (found.preset.vocab_size, found.preset.minutes, found.precision) == (40, 5.0, "fp32")
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^there is no checkpoint .*none\.safetensors$"):
+        fit(make_corpus(), tmp_path, preset(steps=1), resume=tmp_path / "none.safetensors")
+    assert names(tmp_path) == []
 
 
 def test_a_resumed_run_can_be_longer(tmp_path) -> None:
@@ -510,38 +637,56 @@ def test_a_resumed_run_can_be_longer(tmp_path) -> None:
     assert steps(history) == [4, 6]
 
 
-def test_a_resumed_run_uses_the_tokenizer_in_its_folder(tmp_path, monkeypatch) -> None:
-    fit(make_corpus(), tmp_path, preset(steps=2))
-    content = (tmp_path / "tokenizer.json").read_bytes()
+def test_a_resumed_run_uses_the_tokenizer_of_its_checkpoint(tmp_path, monkeypatch) -> None:
+    fit(make_corpus(), tmp_path / "old", preset(steps=2))
+    content = (tmp_path / "old" / "tokenizer.json").read_bytes()
+    last = checkpoints(tmp_path / "old")[-1]
     monkeypatch.setattr(fit_module, "train_tokenizer", lambda *args: pytest.fail("a new one"))
-    history = fit(make_corpus(25), tmp_path, preset(steps=3), resume=checkpoints(tmp_path)[-1])
-    assert steps(history) == [2, 3]
-    assert (tmp_path / "tokenizer.json").read_bytes() == content
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        history = fit(make_corpus(25), folder, preset(steps=3), resume=last)
+        assert steps(history) == [2, 3]
+        assert (folder / "tokenizer.json").read_bytes() == content
+    tokenizer = read_run(last).load_tokenizer()
+    assert tokenizer.to_str().encode() == content
+    assert (
+        tokenizer.encode("</s>").ids == load_tokenizer(folder / "tokenizer.json").encode("</s>").ids
+    )
 
 
-def test_a_run_resumed_in_another_folder_learns_the_same_tokenizer(tmp_path) -> None:
+def test_a_run_resumed_in_another_folder_leaves_a_translator_there(tmp_path, monkeypatch) -> None:
+    pretend_losses(monkeypatch, [1.0, 3.0, 2.0, 2.5])
     fit(make_corpus(), tmp_path / "old", preset(steps=2))
     last = checkpoints(tmp_path / "old")[-1]
-    history = fit(make_corpus(), tmp_path / "new", preset(steps=3), resume=last)
-    assert steps(history) == [2, 3]
-    files = [tmp_path / folder / "tokenizer.json" for folder in ("old", "new")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    fit(make_corpus(), tmp_path / "new", preset(steps=5, validate_every=1), resume=last)
+    model = read_tensors(tmp_path / "new" / "model.safetensors")
+    fourth, _ = checkpoints(tmp_path / "new")
+    assert all(model[name].equal(x) for name, x in ema_weights(fourth).items())
+    assert isinstance(Translator.load(tmp_path / "new").translate(["the cat"])[0], str)
 
 
-def test_a_damaged_tokenizer_is_not_resumed_from(tmp_path) -> None:
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_a_run_is_not_resumed_over_files_of_another_model(tmp_path, name: str) -> None:
     fit(make_corpus(), tmp_path, preset(steps=2))
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer"):
+    (tmp_path / name).write_text("{")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=rf"{name} does not belong to checkpoint-00000002"):
         fit(make_corpus(), tmp_path, preset(steps=3), resume=checkpoints(tmp_path)[-1])
+    assert contents(tmp_path) == before
 
 
 def test_a_checkpoint_of_another_config_is_refused_and_nothing_is_written(tmp_path) -> None:
     fit(make_corpus(), tmp_path, preset(steps=2))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     wider = preset(steps=3, sizes=SIZES | dict(d_ff=21))
-    with pytest.raises(ValueError, match="belongs to another config"):
+    words = "00000002.safetensors belongs to another config: d-ff is 20 there, not 21$"
+    with pytest.raises(ValueError, match=words):
         fit(make_corpus(), tmp_path, wider, resume=checkpoints(tmp_path)[-1])
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    more = replace(preset(steps=3), vocab_size=50)
+    with pytest.raises(
+        ValueError, match=r"belongs to another config: vocab-size is 40 there, not 50$"
+    ):
+        fit(make_corpus(), tmp_path, more, resume=checkpoints(tmp_path)[-1])
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("notes", [None, {"seconds": 3.0}, {"seconds": None, "history": []}])
@@ -558,6 +703,14 @@ def test_a_checkpoint_of_another_loop_is_refused(tmp_path, notes: dict | None) -
 
 
 # --- the course's translator ----------------------------------------------------------------------
+
+
+def test_a_run_removes_the_courses_stamp_before_it_changes_the_model(tmp_path, monkeypatch) -> None:
+    fit(make_corpus(), tmp_path, preset(steps=2))
+    for resume in (None, tmp_path / "checkpoint-00000003.safetensors"):
+        (tmp_path / STAMP).touch()
+        fit(make_corpus(), tmp_path, preset(steps=3 if resume is None else 4), resume=resume)
+        assert not (tmp_path / STAMP).exists()
 
 
 @pytest.fixture
@@ -600,6 +753,25 @@ def test_the_translator_of_another_preset_or_revision_is_trained_anew(fits, monk
             trained_translator()
     assert len(set(hashes)) == 4
     assert [call[2] for call in fits] == [ENGLISH_ITALIAN, longer, wider, wider]
+
+
+def test_a_translator_that_is_not_the_courses_is_trained_anew_and_kept(
+    tmp_path, fits, monkeypatch, capsys
+) -> None:
+    folder = trained_translator()
+    monkeypatch.setattr(course, "fit", fit)
+    monkeypatch.setattr(course, "ENGLISH_ITALIAN", preset(steps=2))
+    for number, settings in ((2, preset(steps=3)), (3, preset(steps=2, peak_lr=0.5))):
+        fit(make_corpus(), folder, settings)
+        before = contents(folder)
+        assert trained_translator() == folder
+        assert contents(folder.with_name(f"en-it-{number}")) == before
+        assert capsys.readouterr().err.count(f"it is now {folder}-{number}\n") == 1
+        assert read_run(checkpoints(folder)[-1]).preset.training.steps == 2
+    (folder / STAMP).unlink()
+    trained_translator()
+    kept = {path.name for path in folder.parent.iterdir() if path.is_dir()}
+    assert kept == {"en-it", "en-it-2", "en-it-3"}, "an unfinished run of the course isn't kept"
 
 
 def test_training_that_failed_is_tried_again(fits, monkeypatch) -> None:

@@ -8,6 +8,18 @@ look at them.**
 ![The architecture; the scaled dot-product inside its three attention blocks is lit](../figures/architecture_03.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 1](01_embeddings.ipynb) and [chapter 2](02_positional_encoding.ipynb),
+# for the rows that attention reads; softmax, which turns numbers into positive shares that sum to 1
+# by $e^{x_i} / \sum_j e^{x_j}$. About 45 minutes. In the paper:
+# [section 3.2.1](https://arxiv.org/abs/1706.03762).
+#
+# **What you will be able to do**
+#
+# - compute attention for three words on paper, and write it with a mask;
+# - say what queries, keys and values are for, and which axis of the weights is which;
+# - explain the division by the square root, and show what happens without it.
+
 # %%
 import math
 
@@ -19,27 +31,30 @@ from torch import Tensor
 # %% [markdown]
 # ## The question
 #
-# After chapters 1 and 2 a sentence is a matrix, one row for each word. A row holds its word and its
-# position, and nothing about its neighbours: *mat* has the same row in *on the mat* and in *a yoga
-# mat*.
+# After chapters 1 and 2 a sentence is a matrix, one row for each token. A row holds its word and
+# its position, and nothing about its neighbours. But *on* must become *sul* before the masculine
+# *tappeto* and *sulla* before the feminine *sedia*, so the row of *on* needs something from *mat*.
 #
-# What happens if every word simply takes the mean of all words?
+# What happens if every word simply takes the mean of all words? How many different rows will be
+# left?
 
 # %% tags=["active-ipynb"]
 # import torch
 #
+# from transformer.example import after, tokens
+#
 # torch.manual_seed(0)
 # torch.set_printoptions(precision=2, sci_mode=False)
 #
-# words = "there is a cat on the mat".split()
-# x = torch.randn(7, 16)
+# x = after(2)
+# words = tokens(after(0))
 #
-# mean = x.mean(0).expand_as(x)
-# print("different rows before:", len(x.unique(dim=0)), "· after:", len(mean.unique(dim=0)))
+# mean = x[0].mean(0).expand(8, 24)
+# print("different rows before:", len(x[0].unique(dim=0)), "· after:", len(mean.unique(dim=0)))
 
 # %% [markdown]
-# Seven different rows went in, and the same row came out seven times. A plain mean does not depend
-# on **which word is looking**, but *cat* and *on* need different things from the same sentence.
+# Eight different rows went in, and the same row came out eight times. A plain mean does not depend
+# on **which word is looking**, but *on* and *cat* need different things from the same sentence.
 # Each word should choose its own weights.
 
 # %% [markdown]
@@ -51,23 +66,24 @@ from torch import Tensor
 # - its **key** says what it offers,
 # - its **value** is what it hands over.
 #
-# All three are copies of the same row; chapter 4 will multiply each copy by a learned matrix. A
-# query and a key that point the same way have a large dot product. Take three words with two
-# features:
+# All three are made from the same row, each by a matrix of its own, which chapter 4 will learn. A
+# query and a key that point the same way have a large dot product. Take three words whose queries,
+# keys and values are already there, with four features in a query or key and two in a value:
 
 # %% tags=["active-ipynb"]
-# q = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-# k = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+# q = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+# k = torch.tensor([[2.0, 0.0, 2.0, 0.0], [0.0, 2.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
 # v = torch.tensor([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
 #
-# scores = q @ k.T
+# scores = q @ k.T / math.sqrt(4)
 # scores
 
 # %% [markdown]
-# The scores have one row for each query and one column for each key. Query 0 agrees with key 0 and
-# with no other. Softmax turns each row into a **mixing formula**, positive numbers that sum to 1.
-# In row 0 it compares $e^2 = 7.39$ with $1$ and $1$, so the weights are $7.39 / 9.39 = 0.79$ and
-# twice $0.11$.
+# The scores have one row for each query and one column for each key. The dot product of query 0 and
+# key 0 is $2 + 2 = 4$, and it is divided by $\sqrt 4$, the root of the number of features; below we
+# measure why. Softmax turns each row into a **mixing formula**, positive numbers that sum to 1. In
+# row 0 it compares $e^2 = 7.39$ with $1$ and $1$, so the weights are $7.39 / 9.39 = 0.79$ and twice
+# $0.11$.
 
 # %% tags=["active-ipynb"]
 # weights = scores.softmax(-1)
@@ -82,10 +98,10 @@ from torch import Tensor
 # %% [markdown]
 # ## The definition
 #
-# For queries $Q$, keys $K$ and values $V$ whose rows have $d$ features,
+# For queries $Q$ and keys $K$ whose rows have $d_\text{head}$ features, and values $V$,
 #
 # $$\operatorname{Attention}(Q, K, V)
-# = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{d}}\right) V$$
+# = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{d_\text{head}}}\right) V$$
 #
 # ![Queries meet keys in a table of scores, softmax makes each row a mixing formula, and the values are mixed](../figures/03_attention.svg)
 
@@ -96,8 +112,8 @@ from torch import Tensor
 
 # %% tags=["exercise"]
 def attention_weights(
-    q: Float[Tensor, "... q d"],
-    k: Float[Tensor, "... k d"],
+    q: Float[Tensor, "... q d_head"],
+    k: Float[Tensor, "... k d_head"],
     mask: Bool[Tensor, "... #q #k"] | None = None,
 ) -> Float[Tensor, "... q k"]:
     """Return the attention weights, how much each query attends to each key; every row sums to 1.
@@ -105,7 +121,7 @@ def attention_weights(
     Keys where `mask` is False get weight 0. A query that may attend to no key gets a row of zeros.
     Source: Vaswani et al. 2017, equation 1.
     """
-    scores = einsum(q, k, "... q d, ... k d -> ... q k") / math.sqrt(q.shape[-1])
+    scores = einsum(q, k, "... q d_head, ... k d_head -> ... q k") / math.sqrt(q.shape[-1])
     if mask is None:
         return scores.softmax(-1)
     weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
@@ -114,14 +130,14 @@ def attention_weights(
 
 # %% [markdown]
 # Mixing the values is one more product. PyTorch computes both steps in one fused kernel that never
-# stores the $q \times k$ weights. The library uses this kernel, and below we prove that it is the
-# same function.
+# stores the weights, a row of `k` numbers for each of `q` queries. The library uses this kernel,
+# and below we prove that it is the same function.
 
 
 # %%
 def attention(
-    q: Float[Tensor, "... q d"],
-    k: Float[Tensor, "... k d"],
+    q: Float[Tensor, "... q d_head"],
+    k: Float[Tensor, "... k d_head"],
     v: Float[Tensor, "... k d_v"],
     mask: Bool[Tensor, "... #q #k"] | None = None,
 ) -> Float[Tensor, "... q d_v"]:
@@ -136,8 +152,15 @@ def attention(
 # %% [markdown]
 # ## The proof
 #
-# A batch of 2 with 8 heads, 5 queries, 7 keys and 64 features each, and a mask that hides some keys
-# at random:
+# First the three words from above. The functions give the numbers that we computed by hand:
+
+# %% tags=["active-ipynb"]
+# torch.testing.assert_close(attention_weights(q, k), weights)
+# torch.testing.assert_close(attention(q, k, v), weights @ v)
+
+# %% [markdown]
+# Then a batch of 2 with 8 heads, 5 queries, 7 keys and 64 features each, and a mask that hides some
+# keys at random:
 
 # %% tags=["active-ipynb"]
 # q = torch.randn(2, 8, 5, 64)
@@ -145,38 +168,64 @@ def attention(
 # v = torch.randn(2, 8, 7, 64)
 # mask = torch.rand(2, 1, 5, 7) < 0.7
 #
-# by_hand = einsum(attention_weights(q, k, mask), v, "b h q k, b h k d -> b h q d")
-# torch.testing.assert_close(attention(q, k, v, mask), by_hand)
-# print("q", *q.shape, "· k", *k.shape, "· v", *v.shape, "→", *by_hand.shape)
+# mixed = einsum(attention_weights(q, k, mask), v, "b h q k, b h k d_v -> b h q d_v")
+# torch.testing.assert_close(attention(q, k, v, mask), mixed)
+# print("q", *q.shape, "· k", *k.shape, "· v", *v.shape, "→", *mixed.shape)
 
 # %% [markdown]
 # The result has one row for each **query**, whatever the number of keys. Chapter 8 relies on this:
 # there the queries come from the decoder and the keys from the encoder.
 
 # %% [markdown]
-# ### Why divide by $\sqrt{d}$?
+# ### The running example
 #
-# If the features of $q$ and $k$ are independent with variance 1, their dot product is a sum of $d$
-# terms of variance 1. Its variance is $d$ and its standard deviation $\sqrt{d}$; at $d = 512$ that
-# is 22.6. Before you run the cell: what will softmax make of such scores?
+# The trained model has four attentions side by side in its first layer, its *heads*; chapter 4 says
+# why. Here is one of them. Three linear layers, learned in training, make its queries, keys and
+# values from chapter 2's rows. The mask hides the padding of the second sentence.
 
 # %% tags=["active-ipynb"]
-# for d in (4, 64, 512):
-#     q = torch.randn(1000, d)
-#     k = torch.randn(8, d)
-#     for name, scale in (("raw", 1.0), ("scaled", math.sqrt(d))):
-#         scores = (q @ k.T / scale).requires_grad_()
+# from transformer.example import head_projections
+#
+# w_q, w_k, w_v = head_projections()
+# q = w_q(x)
+# k = w_k(x)
+# v = w_v(x)
+# real = (after(0) != 0)[:, None]  # b 1 k
+#
+# torch.testing.assert_close(attention(q, k, v, real), after(3))
+# on = words[0].index("on")
+# print("x", *x.shape, "→ q", *q.shape, "→ scores", *(q @ k.mT).shape, "→", *after(3).shape)
+# print("weights of on:", attention_weights(q, k, real)[0, on])
+
+# %% [markdown]
+# *On* takes 0.80 of its new row from *mat* and 0.18 from *cat*, the two nouns of the sentence. This
+# is what it needs in order to become *sul*.
+
+# %% [markdown]
+# ### Why divide by the root?
+#
+# If the features of $q$ and $k$ are independent with variance 1, their dot product is a sum of
+# $d_\text{head}$ terms of variance 1. Its variance is $d_\text{head}$ and its standard deviation
+# $\sqrt{d_\text{head}}$; with 512 features that is 22.6. Before you run the cell: what will softmax
+# make of such scores?
+
+# %% tags=["active-ipynb"]
+# for d_head in (4, 64, 512):
+#     queries = torch.randn(1000, d_head)
+#     keys = torch.randn(8, d_head)
+#     for name, scale in (("raw", 1.0), ("scaled", math.sqrt(d_head))):
+#         scores = (queries @ keys.T / scale).requires_grad_()
 #         largest = scores.softmax(-1).amax(-1)
 #         largest.sum().backward()
 #         print(
-#             f"{d=:<4} {name:7} variance {scores.var().item():5.0f}   largest weight "
+#             f"{d_head=:<4} {name:7} variance {scores.var().item():5.0f}   largest weight "
 #             f"{largest.mean().item():.1f}   gradient {scores.grad.abs().mean().item():.2f}"
 #         )
 
 # %% [markdown]
-# Without the scale, softmax is almost **binary** at $d = 512$: one key gets nearly all of the
-# weight. Almost no gradient flows back, so training could hardly change that choice. With the
-# scale, the variance is 1 and the numbers are the same at every width.
+# Without the scale, softmax is almost **binary** at 512 features: one key gets nearly all of the
+# weight, and for most queries almost no gradient reaches the scores. With the scale, the variance
+# is 1 and the numbers are the same at every width. What this does to learning is measured below.
 
 # %% [markdown]
 # ### Three properties
@@ -186,11 +235,11 @@ def attention(
 # this is why chapter 2 had to add positions first.
 
 # %% tags=["active-ipynb"]
-# q, k, v = torch.randn(3, 6, 16).unbind()
+# a, b, c = torch.randn(3, 6, 16).unbind()
 # shuffled = torch.tensor([3, 0, 5, 1, 4, 2])
 #
-# torch.testing.assert_close(attention(q, k[shuffled], v[shuffled]), attention(q, k, v))
-# torch.testing.assert_close(attention(q[shuffled], k, v), attention(q, k, v)[shuffled])
+# torch.testing.assert_close(attention(a, b[shuffled], c[shuffled]), attention(a, b, c))
+# torch.testing.assert_close(attention(a[shuffled], b, c), attention(a, b, c)[shuffled])
 
 # %% [markdown]
 # **It has no parameters.** Everything it needs is passed in. The model learns the matrices that
@@ -214,7 +263,7 @@ def attention(
 
 # %% tags=["active-ipynb"]
 # nothing = torch.zeros(1, 4, dtype=torch.bool)
-# print(scores[:1, :4].masked_fill(~nothing, -math.inf).softmax(-1))
+# print(torch.zeros(1, 4).masked_fill(~nothing, -math.inf).softmax(-1))
 # print(attention_weights(alike[:1], alike, nothing))
 # print(attention(alike[:1], alike, alike + 1, nothing))
 
@@ -234,49 +283,127 @@ def attention(
 # %% [markdown]
 # ## The look
 #
-# *There is a cat on the mat*: which word attends to which? With random rows the map has no meaning
-# yet, but its form is already right. Every row is a mixing formula, and the diagonal is dark,
-# because each word agrees most with itself.
+# Before the trained map, one that we choose. Give the words two features with a meaning, *thing*
+# and *place*, and decide what each word looks for. Articles and prepositions look for things,
+# things look for places. Which column will be the darkest?
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention
 #
-# plot_attention(attention_weights(x, x), words, words, "Seven random vectors attend to each other")
-
-# %% [markdown]
-# Now give the words two features with a meaning, *thing* and *place*, and choose what each word
-# looks for. Articles and prepositions look for things, things look for places. Nothing is learned
-# here, but the map can be read.
-
-# %% tags=["active-ipynb"]
 # offers = torch.tensor([[0.0, 0], [0, 0], [0, 0], [1, 0], [0, 1], [0, 0], [1, 1]])
 # seeks = torch.tensor([[0.0, 1], [1, 0], [1, 0], [0, 1], [1, 0], [1, 0], [0, 1]])
+# seven = words[0][:7]
 #
-# weights = attention_weights(5 * seeks, offers)
-# plot_attention(weights, words, words, "Which word (row) attends to which (column)")
+# chosen = attention_weights(5 * seeks, offers)
+# plot_attention(chosen, seven, seven, "Chosen: which word (row) attends to which (column)")
 
 # %% [markdown]
-# In chapter 12 the same picture comes from a trained model, whose features are learned and have no
-# names.
+# And the head of the trained model, whose features nobody named. It was trained only to translate.
+
+# %% tags=["active-ipynb"]
+# learned = attention_weights(q, k, real)
+# plot_attention(learned[0], words[0], words[0], "Learned: one head of the running example")
+
+# %% [markdown]
+# It looks for nouns: the columns of *cat* and *mat* are dark, and *on* attends to *mat*. In the
+# second sentence, which has no noun, it attends to the pronouns *i* and *you*, which decide how
+# *love* is translated. The columns of `<pad>` are exactly 0 (its rows are computed, too, but no
+# word attends to them):
+
+# %% tags=["active-ipynb"]
+# plot_attention(learned[1], words[1], words[1], "The second sentence: its padding is hidden")
+
+# %% [markdown]
+# ## What if
+#
+# What if the scores are not divided? Sixteen random words pass through a linear layer each for keys
+# and for queries, 256 features wide. The query is made from a noisy copy of one of the words, and
+# the attention must find that word. With and without the scale, the first weights, the batches and
+# the seeds are the same.
+
+
+# %% tags=["active-ipynb"]
+# from torch import nn
+#
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
+#
+#
+# def share_found(scaled, rate, seed, d_head=256):
+#     torch.manual_seed(seed)
+#     to_q, to_k = (nn.Linear(64, d_head, bias=False) for _ in range(2))
+#     for layer in (to_q, to_k):
+#         nn.init.normal_(layer.weight, std=1 / 8)  # features of variance 1
+#     optimizer = torch.optim.Adam([to_q.weight, to_k.weight], lr=rate)
+#     found = []
+#     for _ in range(100):
+#         batch = torch.randn(32, 16, 64)
+#         wanted = torch.randint(16, (32,))
+#         asked = batch[range(32), wanted][:, None] + torch.randn(32, 1, 64)
+#         query = to_q(asked) * (1 if scaled else math.sqrt(d_head))  # undoes the division
+#         looks = attention_weights(query, to_k(batch))[:, 0]
+#         optimizer.zero_grad()
+#         (looks - F.one_hot(wanted, 16)).square().sum(-1).mean().backward()
+#         optimizer.step()
+#         found.append((looks.argmax(-1) == wanted).float().mean())
+#     return torch.stack(found)
+
+# %% [markdown]
+# A bad learning rate could make either of them look bad, so each gets two. Will a larger rate make
+# up for the missing scale?
+
+# %% tags=["active-ipynb"]
+# from transformer.plotting import plot_lines
+#
+# curves = {}
+# for name, scaled in (("scaled", True), ("not scaled", False)):
+#     for rate in (0.003, 0.01):
+#         runs = torch.stack([share_found(scaled, rate, seed) for seed in range(3)])
+#         halfway = runs[:, 45:55].mean(1)
+#         assert halfway.min() > 0.9 if scaled else halfway.max() < 0.8
+#         curves[f"{name}, rate {rate}"] = runs.mean(0)
+#
+# plot_lines(curves, xlabel="step", ylabel="share found", title="Find one of 16: mean of 3 seeds")
+
+# %% [markdown]
+# It does not: with the scale both rates find the word after some twenty steps, without it neither
+# does in a hundred. The choices at the start are random but confident. For most of them almost no
+# gradient reaches the scores, as measured above, so they are unlearned slowly.
+
+# %% [markdown]
+# ## Exercises
+#
+# They will stand here.
+
+# %% [markdown]
+# ## Summary
+#
+# Each query is compared with every key, softmax turns its scores into weights that sum to 1, and
+# the weights mix the values. Rows are queries, columns are keys, and `True` in a mask means *may
+# attend*. The division by $\sqrt{d_\text{head}}$ keeps the scores near 1, where softmax can still
+# learn.
+#
+# **Write it from memory**: close the chapter and write `attention_weights`, with its mask and its
+# rows without a key; `check_attention_weights(attention_weights)` says whether it is right.
 
 # %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | $\operatorname{softmax}(QK^\top/\sqrt{d_k})\,V$ (equation 1) | the same, in one fused kernel | the $q \times k$ weights are never stored |
+# | $\operatorname{softmax}(QK^\top/\sqrt{d_k})\,V$ ([equation 1](https://arxiv.org/abs/1706.03762)) | the same, in one fused kernel; $d_k$ is called $d_\text{head}$ | the weights are never stored |
 # | masks by "setting to $-\infty$" (section 3.2.3) | boolean, `True` = may attend | one polarity everywhere |
 # | does not mention a query without keys | returns zeros | padding can hide every key of a row, and `nan` spreads |
 
 # %% [markdown]
 # **Shapes so far**
 #
-# | what | shape | at the paper's size |
-# |---|---|---|
-# | ids → embeddings + positions | `b t` → `b t d` | (64, 8) → (64, 8, 512) |
-# | queries, keys, values | `b q d`, `b k d`, `b k d_v` | (64, 8, 512) each, three copies of one |
-# | scores, weights | `b q k` | (64, 8, 8) |
-# | mixed values | `b q d_v` | (64, 8, 512) |
+# | what | shape | in the example | at the paper's size |
+# |---|---|---|---|
+# | ids → embeddings + positions | `b t` → `b t d_model` | (2, 8) → (2, 8, 24) | (64, 8) → (64, 8, 512) |
+# | queries and keys of one head | `b q d_head`, `b k d_head` | (2, 8, 6) each | (64, 8, 64) each |
+# | values | `b k d_v` | (2, 8, 6) | (64, 8, 64) |
+# | scores, weights | `b q k` | (2, 8, 8) | (64, 8, 8) |
+# | mixed values | `b q d_v` | (2, 8, 6) | (64, 8, 64) |
 #
-# One attention gives each word one weighted mean. [Chapter 4](04_multi_head.ipynb) computes eight
-# of them side by side.
+# One attention gives each word one weighted mean. [Chapter 4](04_multi_head.ipynb) computes four of
+# them side by side in the example, and eight in the paper.

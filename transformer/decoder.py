@@ -180,11 +180,11 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b t d"],
-        memory: Float[Tensor, "b k d"],
+        x: Float[Tensor, "b t d_model"],
+        memory: Float[Tensor, "b k d_model"],
         tgt_mask: Bool[Tensor, "... #t #t"] | None = None,
         src_mask: Bool[Tensor, "... #t #k"] | None = None,
-    ) -> Float[Tensor, "b t d"]:
+    ) -> Float[Tensor, "b t d_model"]:
         """Return a new vector for each position; the masks are for self- and cross-attention."""
         residual_1, residual_2, residual_3 = self.residuals
         y = residual_1(x, lambda x: self.self_attention(x, x, tgt_mask))
@@ -217,11 +217,11 @@ class Decoder(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b t d"],
-        memory: Float[Tensor, "b k d"],
+        x: Float[Tensor, "b t d_model"],
+        memory: Float[Tensor, "b k d_model"],
         tgt_mask: Bool[Tensor, "... #t #t"] | None = None,
         src_mask: Bool[Tensor, "... #t #k"] | None = None,
-    ) -> Float[Tensor, "b t d"]:
+    ) -> Float[Tensor, "b t d_model"]:
         """Return the decoder states, from which the next tokens are predicted."""
         for layer in self.layers:
             x = layer(x, memory, tgt_mask, src_mask)

@@ -158,8 +158,8 @@ class EncoderLayer(nn.Module):
         self.residuals = nn.ModuleList(residual(d_model, dropout) for _ in range(2))
 
     def forward(
-        self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "... #q #k"] | None = None
-    ) -> Float[Tensor, "b t d"]:
+        self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "... #q #k"] | None = None
+    ) -> Float[Tensor, "b t d_model"]:
         """Return a new vector for each position; `mask` is True where a query may attend."""
         residual_1, residual_2 = self.residuals
         y = residual_1(x, lambda x: self.self_attention(x, x, mask))
@@ -195,8 +195,8 @@ class Encoder(nn.Module):
         self.norm = residual.final(d_model)
 
     def forward(
-        self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "... #q #k"] | None = None
-    ) -> Float[Tensor, "b t d"]:
+        self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "... #q #k"] | None = None
+    ) -> Float[Tensor, "b t d_model"]:
         """Return the memory, which the decoder attends to."""
         for layer in self.layers:
             x = layer(x, mask)

@@ -160,8 +160,8 @@ class AbsorbedCrossAttention(nn.Module):
         query = in_float32(query.detach() / math.sqrt(d))
         out = in_float32(torch.stack([each.w_o.weight for each in cross]).detach())
         bias = in_float32(torch.stack([each.w_o.bias for each in cross]).detach() / h)
-        query = rearrange(query, "... (h d) d_model -> ... 1 h d_model d", h=h)
-        out = rearrange(out, "... d_model (h d) -> ... 1 h d d_model", h=h)
+        query = rearrange(query, "... (h d_head) d_model -> ... 1 h d_model d_head", h=h)
+        out = rearrange(out, "... d_model (h d_head) -> ... 1 h d_head d_model", h=h)
         self.register_buffer("query", query.contiguous())
         self.register_buffer("out", out.contiguous())
         self.register_buffer("bias", rearrange(bias, "... d_model -> ... 1 1 1 d_model"))
@@ -339,8 +339,8 @@ ROUNDED = 4  # lengths of sources are rounded up to a multiple of this
 class StaticCache:
     """Keys and values of n hypotheses for each sentence, which stay where they were written.
 
-    `kv` is `layers 2 b h k d`. The hypotheses of a sentence attend to all that any of them wrote;
-    `ancestor_mask`, b n k, hides what is not from their own past.
+    `kv` is `layers 2 b h k d_head`. The hypotheses of a sentence attend to all that any of them
+    wrote; `ancestor_mask`, b beam k, hides what is not from their own past.
     """
 
     def __init__(self, kv: Tensor, n: int):
@@ -367,7 +367,7 @@ class StaticCache:
         kept = alive.int().sort(dim=1, descending=True, stable=True).indices[:, : self.written]
         kept = F.pad(kept, (0, spare))  # spare cells repeat the first one, and are hidden
         self.ancestor_mask = self.ancestor_mask.gather(
-            2, repeat(kept, "b k -> b n k", n=self.ancestor_mask.shape[1])
+            2, repeat(kept, "b k -> b beam k", beam=self.ancestor_mask.shape[1])
         )
         self.ancestor_mask[:, :, self.written :] = -math.inf
         first = size * torch.arange(math.prod(outer), device=kept.device)
@@ -375,7 +375,7 @@ class StaticCache:
         kv = self.kv.flatten(0, -2).index_select(0, cells_kept.flatten())
         self.kv = kv.unflatten(0, (*outer, -1))
 
-    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+    def reorder(self, rows: Int[Tensor, "b beam"]) -> None:
         """Continue with these rows: the mask moves, and keys and values stay."""
         mask = self.ancestor_mask.flatten(0, 1)
         self.ancestor_mask = mask[rows.flatten()].unflatten(0, rows.shape)
@@ -411,7 +411,7 @@ class StaticDecoder(TokenDecoder):
         d = model.config.d_model // h
         self.empty = x.new_zeros(model.config.n_layers, 2, len(src), h, LANES, d)
 
-    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
         if self.cache is None:
             self.cache = StaticCache(self.empty, len(ids) // self.empty.shape[2])
         position = self.packed.model.positions.table[self.position]
@@ -419,17 +419,17 @@ class StaticDecoder(TokenDecoder):
         inputs = (ids, position, *self.cache.next_cells(), *self.source)
         return self.packed.run("step", len(ids), self.absorbed, *inputs)
 
-    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+    def reorder(self, rows: Int[Tensor, "b beam"]) -> None:
         sentences = rows[:, 0] // self.cache.ancestor_mask.shape[1]
         if not sentences.equal(torch.arange(self.source[0].shape[1], device=rows.device)):
             self.source = tuple(part[:, sentences] for part in self.source)
             self.cache.kv = self.cache.kv[:, :, sentences]
         self.cache.reorder(rows)
 
-    def argmax(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+    def argmax(self, logits: Float[Tensor, "b vocab"]) -> Int[Tensor, " b"]:
         return blockwise_topk(logits, 1)[1].squeeze(-1) if len(logits) > 3 else logits.argmax(-1)
 
-    def best_extensions(self, log_probs: Tensor, scores: Float[Tensor, "b n"], k: int) -> tuple:
+    def best_extensions(self, log_probs: Tensor, scores: Float[Tensor, "b beam"], k: int) -> tuple:
         b, n = scores.shape
         v = log_probs.shape[1]
         best, index = blockwise_topk(log_probs, min(k, n * v), scores)

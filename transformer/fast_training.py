@@ -176,9 +176,9 @@ from transformer.training import label_smoothed_loss
 
 # %%
 def softmax_term(
-    x: Float[Tensor, "t d"],
-    weight: Float[Tensor, "v d"],
-    bias: Float[Tensor, " v"],
+    x: Float[Tensor, "t d_model"],
+    weight: Float[Tensor, "vocab d_model"],
+    bias: Float[Tensor, " vocab"],
     labels: Int[Tensor, " t"],
     chunk: int,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -211,9 +211,9 @@ def softmax_term(
 
 # %%
 def loss_and_gradients(
-    x: Float[Tensor, "t d"],
-    weight: Float[Tensor, "v d"],
-    bias: Float[Tensor, " v"],
+    x: Float[Tensor, "t d_model"],
+    weight: Float[Tensor, "vocab d_model"],
+    bias: Float[Tensor, " vocab"],
     labels: Int[Tensor, " t"],
     pad_id: int,
     smoothing: float,
@@ -269,9 +269,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 # %% tags=["exercise"]
 def chunked_cross_entropy(
-    x: Float[Tensor, "t d"],
-    weight: Float[Tensor, "v d"],
-    bias: Float[Tensor, " v"],
+    x: Float[Tensor, "t d_model"],
+    weight: Float[Tensor, "vocab d_model"],
+    bias: Float[Tensor, " vocab"],
     labels: Int[Tensor, " t"],
     pad_id: int,
     smoothing: float = 0.1,
@@ -281,7 +281,7 @@ def chunked_cross_entropy(
 
     Gradients, equal to those of the plain loss, are computed only if grad mode is on.
     """
-    real = labels != pad_id
+    real = (labels != pad_id) & (labels != -100)
     x = x[real]
     labels = labels[real]
     if torch.is_grad_enabled():
@@ -304,7 +304,7 @@ def chunked_loss(model: Transformer, batch: Batch, smoothing: float) -> Float[Te
     memory = model.encode(batch.src)
     states = model.decoder_states(batch.decoder_input, memory, batch.src)
     return chunked_cross_entropy(
-        rearrange(states, "b t d -> (b t) d"),
+        rearrange(states, "b t d_model -> (b t) d_model"),
         model.embedding.weight,
         model.bias,
         rearrange(batch.labels, "b t -> (b t)"),
@@ -383,11 +383,11 @@ SHORT = 1024  # up to this many weights a head, the formula is faster than the k
 
 # %%
 def short_attention(
-    q: Float[Tensor, "b h q d"],
-    k: Float[Tensor, "b h k d"],
-    v: Float[Tensor, "b h k d"],
+    q: Float[Tensor, "b h q d_head"],
+    k: Float[Tensor, "b h k d_head"],
+    v: Float[Tensor, "b h k d_head"],
     mask: Bool[Tensor, "#b #h #q #k"] | None = None,
-) -> Float[Tensor, "b h q d"]:
+) -> Float[Tensor, "b h q d_head"]:
     """Return `attention`, in float32 also under autocast, for short sentences by the formula.
 
     On a CPU the fused kernel's backward pass is slow in bfloat16, and for short sentences it costs
@@ -400,7 +400,7 @@ def short_attention(
             return attention(q, k, v, mask).to(dtype)
         if k.shape[-2] < LANES:
             k, v, mask = fill_register(k, v, mask)
-        scores = (q @ rearrange(k, "b h k d -> b h d k")).mul_(1 / math.sqrt(q.shape[-1]))
+        scores = (q @ rearrange(k, "b h k d_head -> b h d_head k")).mul_(1 / math.sqrt(q.shape[-1]))
         if mask is None:
             return (scores.softmax(-1) @ v).to(dtype)
         weights = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min).softmax(-1)
@@ -433,11 +433,11 @@ def fill_register(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
 
 # %%
 def causal_attention(
-    q: Float[Tensor, "b h q d"],
-    k: Float[Tensor, "b h k d"],
-    v: Float[Tensor, "b h k d"],
+    q: Float[Tensor, "b h q d_head"],
+    k: Float[Tensor, "b h k d_head"],
+    v: Float[Tensor, "b h k d_head"],
     mask: Bool[Tensor, "#b #h #q #k"] | None = None,
-) -> Float[Tensor, "b h q d"]:
+) -> Float[Tensor, "b h q d_head"]:
     """Return `attention` for a mask that is causal apart from hidden keys, as the decoder's is."""
     t = q.shape[-2]
     if mask is None or mask.shape[-2] != t or t * t <= SHORT:

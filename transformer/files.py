@@ -1,13 +1,13 @@
 """Atomic writes, locked folders, the cache folder, and a careful reader of tensors.
 
 A training run can be killed at any moment, and two processes can write the same model. So nothing
-is written in place: the content goes to a draft with a unique name beside the target, and a rename
-puts it there.
+is written in place: the content goes to a draft beside the target, and a rename puts it there.
 """
 
 import glob
 import os
 import shutil
+import tempfile
 import time
 import uuid
 import warnings
@@ -16,12 +16,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 STALE_AFTER = 24 * 3600  # seconds after which the draft of a folder can only be a killed process's
+TRANSLATOR_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+"""What a translator is made of."""
+DRAFT = ".together.draft"
+READY = ".together.ready"
+"""Folders of files that belong together: while they are written, and when all of them are there."""
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -50,17 +55,38 @@ def atomic_write(path: str | Path, content: bytes) -> None:
             draft.unlink()
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise OSError if no file could be written at `path`; nothing is left there.
+
+    Missing folders are created. A pipe or a device is taken as it is.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _not_written(path, error) from None
+
+
 def remove_drafts(folder: str | Path) -> None:
     """Remove the drafts that a killed process left in a folder.
 
-    Call it only while no other process writes into the folder, because it cannot tell a draft that
-    was left behind from one that is being written.
+    Call it only while no other process writes files into the folder, because it cannot tell a draft
+    that was left behind from one that is being written. The drafts of other folders, such as
+    exports, stay for a day.
     """
-    for path in Path(folder).glob(".*.draft"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+    folder = Path(folder)
+    limit = time.time() - STALE_AFTER
+    for path in folder.glob(".*.draft"):
+        if not path.is_dir():
             path.unlink(missing_ok=True)
+        elif path.name == DRAFT or _changed(path) < limit:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -74,6 +100,42 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged or not a safetensors file ({error!s:.200})") from None
 
 
+# --- files that belong together ----------------------------------------------------------------
+
+
+@contextmanager
+def files_together(folder: str | Path) -> Iterator[Path]:
+    """Yield a draft folder; when the block ends, its files are ready to be moved into `folder`.
+
+    One rename makes all of them ready. After an error or a crash before it, `folder` is as it was;
+    after a crash behind it, `move_ready` does the rest. Hold the lock of `folder` meanwhile.
+    """
+    draft = Path(folder) / DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        os.replace(draft, draft.with_name(READY))
+    except OSError as error:
+        raise _not_written(Path(folder), error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def move_ready(folder: str | Path, *names: str) -> None:
+    """Move files that are ready into `folder`, where they replace those of the same name.
+
+    Without names, all of them. Does nothing if there are none, so that whoever reads a folder can
+    call it first. Several processes may do so at once.
+    """
+    ready = Path(folder) / READY
+    for path in [ready / name for name in names] or ready.glob("*"):
+        with suppress(FileNotFoundError):  # there is none, or another process has moved it
+            os.replace(path, ready.with_name(path.name))
+    with suppress(OSError):  # it is not there, or not empty
+        ready.rmdir()
+
+
 # --- folders -----------------------------------------------------------------------------------
 
 
@@ -82,24 +144,39 @@ def atomic_folder(out: str | Path, names: Sequence[str]) -> Iterator[Path]:
     """Yield a draft folder that replaces `out` as a whole when the block ends without an error.
 
     After an error `out` is what it was before. After a crash between the two renames it is missing,
-    and the next call restores it.
+    and the next call restores it. Of several processes that write `out` at once each replaces it,
+    one after the other.
     Raises ValueError if `out` is a file or holds files other than `names`, which this function did
     not write and must not remove; OSError if it cannot be written.
     """
     out = Path(out)
-    _recover(out)
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - set(names)):
-        raise ValueError(f"{out} holds something that is not an export: name a folder that is new")
     draft = _hidden(out, "draft")
     try:
+        _check_replaceable(out, names)
+        with folder_lock(out):
+            _recover(out)
         draft.mkdir(parents=True)
         yield draft
         _flush(draft)
-        _replace_folder(draft, out)
+        with folder_lock(out):
+            _check_replaceable(out, names)
+            _replace_folder(draft, out)
     except OSError as error:
         raise _not_written(out, error) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_replaceable(out: Path, names: Sequence[str]) -> None:
+    """Raise ValueError if `out` is a file or holds other files than `names`."""
+    try:
+        found = set(os.listdir(out))
+    except FileNotFoundError:  # another process may just be replacing it
+        return
+    except NotADirectoryError:
+        found = None
+    if found is None or found - set(names):
+        raise ValueError(f"{out} holds something that is not an export: name a folder that is new")
 
 
 def _recover(out: Path) -> None:
@@ -137,17 +214,30 @@ def _flush(folder: Path) -> None:
 
 
 @contextmanager
-def folder_lock(folder: str | Path) -> Iterator[None]:
+def folder_lock(folder: str | Path, wait: bool = True) -> Iterator[None]:
     """Hold a folder, which need not exist yet, while other processes and threads wait for it.
 
-    The lock is on the file `<folder>.lock` beside the folder, and the system releases it when the
-    process dies. A thread that holds the lock may take it again.
-    Raises OSError if the lock file cannot be created.
+    The lock is on the file `<folder>.lock` beside the folder, or on `.lock` in the folder if none
+    can be created beside it. The system releases it when the process dies. A thread that holds the
+    lock may take it again.
+    Raises OSError if the lock file cannot be created, and BlockingIOError if another holds the lock
+    and `wait` is False.
     """
     path = Path(folder).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock"), is_singleton=True):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = os.access(path.parent, os.W_OK)
+        file = path.with_name(f"{path.name}.lock") if beside else path / ".lock"
+        lock = FileLock(file, is_singleton=True)
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise BlockingIOError(f"{folder} is in use by another process") from None
+    except OSError as error:
+        raise _not_written(path, error) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _hidden(path: Path, kind: str) -> Path:
@@ -170,9 +260,14 @@ def _changed(path: Path) -> float:
 
 
 def _not_written(path: Path, error: OSError) -> OSError:
-    """Return the error that says which path could not be written and why."""
-    reason = error.strerror or error
-    return OSError(f"could not write {path} ({reason}); what was there before is untouched")
+    """Return the error that says which path could not be written and why.
+
+    An error without a number is a sentence of this module, and stays as it is.
+    """
+    if error.strerror is None:
+        return error
+    text = f"could not write {path} ({error.strerror}); what was there before is untouched"
+    return OSError(text)
 
 
 # --- the cache ---------------------------------------------------------------------------------

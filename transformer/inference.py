@@ -11,17 +11,16 @@ r"""
 # Submodules have no types of their own in PyTorch.
 # pyright: reportArgumentType=false
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from transformer.decoder import DecoderLayer, padding_mask
-from transformer.model import Config, Transformer
+from transformer.model import Config, Transformer, inference_context
 
 # %% [markdown]
 # ## The question
@@ -256,34 +255,35 @@ class TokenDecoder:
     defines `step` and `reorder`; it may also bring a faster `argmax` or `best_extensions`.
     """
 
-    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
         """Read one more token in each row and return the logits of the next one."""
         raise NotImplementedError
 
-    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+    def reorder(self, rows: Int[Tensor, "b beam"]) -> None:
         """Continue with these rows, n of each remaining sentence, in this order.
 
         All rows of a line belong to one sentence; sentences without a line have ended.
         """
         raise NotImplementedError
 
-    def argmax(self, logits: Float[Tensor, "b v"]) -> Int[Tensor, " b"]:
+    def argmax(self, logits: Float[Tensor, "b vocab"]) -> Int[Tensor, " b"]:
         """Return the most probable token of each row."""
         return logits.argmax(-1)
 
     def best_extensions(
-        self, log_probs: Float[Tensor, "r v"], scores: Float[Tensor, "b n"], k: int
+        self, log_probs: Float[Tensor, "r vocab"], scores: Float[Tensor, "b beam"], k: int
     ) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c"], Int[Tensor, "b c"]]:
         """Return the k best one-token extensions of each sentence's n hypotheses, best first.
 
         The results are their scores, the rows that they extend, and the tokens that they add.
         """
-        b, n = scores.shape
-        v = log_probs.shape[1]
-        totals = rearrange(log_probs, "(b n) v -> b n v", n=n) + rearrange(scores, "b n -> b n 1")
-        best, index = rearrange(totals, "b n v -> b (n v)").topk(min(k, n * v))
-        first_row = rearrange(n * torch.arange(b, device=index.device), "b -> b 1")
-        return best, first_row + index // v, index % v
+        b, beam = scores.shape
+        vocab = log_probs.shape[1]
+        scores = rearrange(scores, "b beam -> b beam 1")
+        totals = rearrange(log_probs, "(b beam) vocab -> b beam vocab", b=b) + scores
+        best, index = rearrange(totals, "b ... -> b (...)").topk(min(k, beam * vocab))
+        first_row = rearrange(beam * torch.arange(b, device=index.device), "b -> b 1")
+        return best, first_row + index // vocab, index % vocab
 
 
 # %%
@@ -300,14 +300,14 @@ class RecomputingDecoder(TokenDecoder):
         self.memory = model.encode(src)
         self.written: list[Tensor] = []
 
-    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
         self.written.append(ids)
         n = len(ids) // len(self.src)
-        src = repeat(self.src, "b k -> (b n) k", n=n)
-        memory = repeat(self.memory, "b k d -> (b n) k d", n=n)
+        src = repeat(self.src, "b k -> (b beam) k", beam=n)
+        memory = repeat(self.memory, "b k d_model -> (b beam) k d_model", beam=n)
         return self.model.decode(torch.stack(self.written, dim=1), memory, src)[:, -1]
 
-    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+    def reorder(self, rows: Int[Tensor, "b beam"]) -> None:
         sentences = rows[:, 0] // (len(self.written[0]) // len(self.src))
         self.src = self.src[sentences]
         self.memory = self.memory[sentences]
@@ -329,7 +329,7 @@ class KVCache:
         self.source: tuple[Tensor, ...] = layer.cross_attention.project_kv(memory)
         self.target: tuple[Tensor, ...] = ()
 
-    def append(self, k: Float[Tensor, "b h 1 d"], v: Float[Tensor, "b h 1 d"]) -> tuple:
+    def append(self, k: Float[Tensor, "b h 1 d_head"], v: Float[Tensor, "b h 1 d_head"]) -> tuple:
         """Add one more target position and return the keys and values of all."""
         if self.target:
             k = torch.cat([self.target[0], k], dim=2)
@@ -337,7 +337,7 @@ class KVCache:
         self.target = (k, v)
         return self.target
 
-    def reorder(self, rows: Int[Tensor, "b n"], sentences: Int[Tensor, " b"]) -> None:
+    def reorder(self, rows: Int[Tensor, "b beam"], sentences: Int[Tensor, " b"]) -> None:
         """Continue with these rows of the target and these sentences of the source."""
         self.source = tuple(x[sentences] for x in self.source)
         self.target = tuple(x[rows.flatten()] for x in self.target)
@@ -354,8 +354,8 @@ class KVCache:
 
 # %% tags=["exercise"]
 def decode_position(
-    layer: DecoderLayer, x: Float[Tensor, "b 1 d"], cache: KVCache, src_mask: Tensor
-) -> Float[Tensor, "b 1 d"]:
+    layer: DecoderLayer, x: Float[Tensor, "b 1 d_model"], cache: KVCache, src_mask: Tensor
+) -> Float[Tensor, "b 1 d_model"]:
     """Run a decoder layer for one new position, with the keys and values of the past from a cache.
 
     The result is the last row of what the layer makes of the whole target.
@@ -367,9 +367,9 @@ def decode_position(
         return layer.self_attention.attend(y, k, v)
 
     def cross_attention(y: Tensor) -> Tensor:
-        queries = rearrange(y, "(b n) 1 d -> b n d", n=n)
+        queries = rearrange(y, "(b beam) 1 d_model -> b beam d_model", beam=n)
         mixed = layer.cross_attention.attend(queries, *cache.source, mask=src_mask)
-        return rearrange(mixed, "b n d -> (b n) 1 d")
+        return rearrange(mixed, "b beam d_model -> (b beam) 1 d_model")
 
     sublayers = (self_attention, cross_attention, layer.feed_forward)
     for residual, sublayer in zip(layer.residuals, sublayers, strict=True):
@@ -393,14 +393,14 @@ class IncrementalDecoder(TokenDecoder):
         self.src_mask = padding_mask(src, model.config.pad_id)
         self.caches = [KVCache(layer, memory) for layer in model.decoder.layers]
 
-    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
+    def step(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b vocab"]:
         x = self.model.embed(rearrange(ids, "b -> b 1"), start=self.position)
         for layer, cache in zip(self.model.decoder.layers, self.caches, strict=True):
             x = decode_position(layer, x, cache, self.src_mask)
         self.position += 1
-        return rearrange(self.model.logits(self.model.decoder.norm(x)), "b 1 v -> b v")
+        return rearrange(self.model.logits(self.model.decoder.norm(x)), "b 1 vocab -> b vocab")
 
-    def reorder(self, rows: Int[Tensor, "b n"]) -> None:
+    def reorder(self, rows: Int[Tensor, "b beam"]) -> None:
         sentences = rows[:, 0] // (len(self.caches[0].target[0]) // len(self.src_mask))
         self.src_mask = self.src_mask[sentences]
         for cache in self.caches:
@@ -410,31 +410,16 @@ class IncrementalDecoder(TokenDecoder):
 # %% [markdown]
 # ### Greedy search and sampling
 #
-# Decoding with dropout is a mistake that raises no error. `inference_context` switches dropout and
-# gradients off, and leaves the model as it found it.
-
-
-# %%
-@contextmanager
-def inference_context(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off, and restore every module's mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-# %% [markdown]
+# Decoding with dropout is a mistake that raises no error, so the searches run in chapter 9's
+# `inference_context`, which switches dropout and gradients off and leaves the model as it found it.
+#
 # Padding and `<s>` are never a next token, so their scores become $-\infty$:
 
 
 # %%
-def mask_special_tokens(scores: Float[Tensor, "... v"], config: Config) -> Float[Tensor, "... v"]:
+def mask_special_tokens(
+    scores: Float[Tensor, "... vocab"], config: Config
+) -> Float[Tensor, "... vocab"]:
     """Set the scores of padding and <s> to -inf, in place, and return the scores."""
     scores[..., config.pad_id] = -math.inf
     scores[..., config.bos_id] = -math.inf
@@ -456,6 +441,8 @@ def generate(
     """
     config = model.config
     written = src.new_full((len(src), min(max_len, config.max_len)), config.pad_id).long()
+    if len(src) == 0:
+        return written[:, :0]
     with inference_context(model):
         steps = decoder(model, src)
         ids = src.new_full((len(src),), config.bos_id)
@@ -525,9 +512,9 @@ Finished = list[list[tuple[float, Tensor, Tensor]]]  # for each sentence: rank, 
 def collect(
     found: Finished, sentences: Tensor, ids: Tensor, scores: Tensor, ended: Tensor, penalty: float
 ) -> None:
-    """Add to `found` the hypotheses of each sentence that have `ended`, b n.
+    """Add to `found` the hypotheses of each sentence that have `ended`, b beam.
 
-    `ids`, b c t, begin with <s>; `scores`, b c, are log-probabilities; c is at least n.
+    `ids`, b c t, begin with <s>; `scores`, b c, are log-probabilities; c ≥ beam.
     """
     for i, j in ended.nonzero().tolist():
         rank = scores[i, j].item() / (ids.shape[-1] - 1) ** penalty
@@ -550,6 +537,39 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
 # The first step extends one hypothesis, `<s>`; its best extensions are all different.
 
 
+# %%
+def beam_hypotheses(
+    model: Transformer, src: Tensor, beam_size: int, penalty: float, max_len: int, make: MakeDecoder
+) -> Finished:
+    """Return the finished hypotheses of each sentence; the arguments are those of `beam_search`."""
+    config = model.config
+    max_len = min(max_len, config.max_len)
+    finished: Finished = [[] for _ in src]
+    with inference_context(model):
+        steps = make(model, src)
+        sentences = torch.arange(len(src), device=src.device)
+        written = src.new_full((len(src), 1), config.bos_id)  # r t
+        scores = torch.zeros(len(src), 1, device=src.device)  # b beam
+        for t in range(1, max_len + 1):
+            logits = steps.step(written[:, -1]).float()
+            # In place, because nothing else is as large.
+            log_probs = mask_special_tokens(torch.log_softmax(logits, -1, out=logits), config)
+            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam_size)
+            longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
+            ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
+            collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
+            going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
+            if not going:
+                break
+            scores, kept = scores.masked_fill(ended, -math.inf)[going].topk(
+                min(beam_size, scores.shape[1])
+            )
+            written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
+            sentences = sentences[going]
+            steps.reorder(rows[going].gather(1, kept))
+    return finished
+
+
 # %% tags=["exercise"]
 def beam_search(
     model: Transformer,
@@ -565,34 +585,12 @@ def beam_search(
     log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
     remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
     """
-    if beam_size < 1:
-        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-    config = model.config
-    max_len = min(max_len, config.max_len)
-    finished: Finished = [[] for _ in src]
-    with inference_context(model):
-        steps = decoder(model, src)
-        sentences = torch.arange(len(src), device=src.device)
-        written = src.new_full((len(src), 1), config.bos_id)  # r t
-        scores = torch.zeros(len(src), 1, device=src.device)  # b n
-        for t in range(1, max_len + 1):
-            logits = steps.step(written[:, -1]).float()
-            # In place, because nothing else is as large.
-            log_probs = mask_special_tokens(torch.log_softmax(logits, -1, out=logits), config)
-            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam_size)
-            longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
-            ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
-            collect(finished, sentences, longer, scores, ended[:, :beam_size], length_penalty)
-            going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
-            if not going:
-                break
-            scores, kept = scores.masked_fill(ended, -math.inf)[going].topk(
-                min(beam_size, scores.shape[1])
-            )
-            written = longer[going].gather(1, repeat(kept, "b n -> b n t", t=t + 1)).flatten(0, 1)
-            sentences = sentences[going]
-            steps.reorder(rows[going].gather(1, kept))
-    return best_of(finished, config.pad_id)
+    if min(beam_size, max_len) < 1:
+        raise ValueError(f"{beam_size=} and {max_len=} must be at least 1")
+    if len(src) == 0:
+        return src[:, :0].long(), torch.zeros(0)
+    finished = beam_hypotheses(model, src, beam_size, length_penalty, max_len, decoder)
+    return best_of(finished, model.config.pad_id)
 
 
 # %% [markdown]

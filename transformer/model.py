@@ -10,6 +10,8 @@ prediction of the next token.**
 
 # %%
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -200,7 +202,7 @@ class Transformer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(init_weights)
 
-    def embed(self, ids: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d"]:
+    def embed(self, ids: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """Return token embedding plus position; `start` is the position of the first column.
 
         Raises ValueError for an id outside the vocabulary (on a GPU, where a check would have to
@@ -215,7 +217,7 @@ class Transformer(nn.Module):
             ) from None
         return self.dropout(self.positions(x, start))
 
-    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d_model"]:
         """Return the memory: one vector for each source token."""
         return self.encoder(self.embed(src), padding_mask(src, self.config.pad_id))
 
@@ -224,25 +226,47 @@ class Transformer(nn.Module):
         return causal_mask(tgt.shape[1], tgt.device) & padding_mask(tgt, self.config.pad_id)
 
     def decoder_states(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t d"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t d_model"]:
         """Return the decoder's output, one vector for each target position."""
         src_mask = padding_mask(src, self.config.pad_id)
         return self.decoder(self.embed(tgt), memory, self.target_mask(tgt), src_mask)
 
-    def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
+    def logits(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """Return the score of every vocabulary entry, before softmax."""
         return F.linear(x, self.embedding.weight, self.bias)
 
     def decode(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t v"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t vocab"]:
         """Return the logits of the token after each target position, given the memory of `src`."""
         return self.logits(self.decoder_states(tgt, memory, src))
 
-    def forward(self, src: Int[Tensor, "b k"], tgt: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+    def forward(
+        self, src: Int[Tensor, "b k"], tgt: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b t vocab"]:
         """Return the logits of the token after each target position."""
         return self.decode(tgt, self.encode(src), src)
+
+
+# %% [markdown]
+# A model is used in two ways. In training it drops features and keeps what its gradients need. To
+# use what it has learned, both are switched off, and switched on again afterwards:
+
+
+# %%
+@contextmanager
+def inference_context(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off, and restore every module's mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 # %% [markdown]

@@ -128,26 +128,26 @@ class MultiHeadAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def split_heads(self, x: Float[Tensor, "b t d_model"]) -> Float[Tensor, "b h t d"]:
+    def split_heads(self, x: Float[Tensor, "b t d_model"]) -> Float[Tensor, "b h t d_head"]:
         """Split every vector into n_heads pieces of d_model / n_heads features."""
-        return rearrange(x, "b t (h d) -> b h t d", h=self.n_heads)
+        return rearrange(x, "b t (h d_head) -> b h t d_head", h=self.n_heads)
 
     def project_kv(
         self, memory: Float[Tensor, "b k d_model"]
-    ) -> tuple[Float[Tensor, "b h k d"], Float[Tensor, "b h k d"]]:
+    ) -> tuple[Float[Tensor, "b h k d_head"], Float[Tensor, "b h k d_head"]]:
         """Return the keys and the values of `memory`, split into heads."""
         return self.split_heads(self.w_k(memory)), self.split_heads(self.w_v(memory))
 
     def attend(
         self,
         x: Float[Tensor, "b q d_model"],
-        k: Float[Tensor, "b h k d"],
-        v: Float[Tensor, "b h k d"],
+        k: Float[Tensor, "b h k d_head"],
+        v: Float[Tensor, "b h k d_head"],
         mask: Bool[Tensor, "... #q #k"] | None = None,
     ) -> Float[Tensor, "b q d_model"]:
         """Return a new vector for each query position; `k` and `v` are those of `project_kv`."""
         heads = self.attention_fn(self.split_heads(self.w_q(x)), k, v, mask)
-        return self.w_o(rearrange(heads, "b h q d -> b q (h d)"))
+        return self.w_o(rearrange(heads, "b h q d_head -> b q (h d_head)"))
 
     def forward(
         self,

@@ -8,6 +8,16 @@ which word came where.**
 ![The architecture; the two positional encodings, of source and of target, are lit](../figures/architecture_02.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 1](01_embeddings.ipynb), for the word vectors and their size; sine and
+# cosine. About 35 minutes. In the paper: [section 3.5](https://arxiv.org/abs/1706.03762).
+#
+# **What you will be able to do**
+#
+# - say what attention cannot know without positions, and when a mask gives some of it back;
+# - compute the encoding of a position by hand, and write the table for any width;
+# - explain why a shift is a rotation, and why a sum of word and position can be read.
+
 # %%
 import math
 
@@ -20,33 +30,36 @@ from torch import Tensor, nn
 # ## The question
 #
 # *There is a cat on the mat* is a statement; *is there a cat on the mat* is a question. The words
-# are the same, and so are their rows of the table from chapter 1. Only the order differs.
+# are the same, and so are their vectors. Only the order differs.
 #
-# Attention, the subject of the next chapter, fits in one line: every word becomes a weighted mean
-# of all words, with weights from dot products. Can it tell the two sentences apart?
+# Attention, the subject of the next chapter, fits in two lines: every word becomes a weighted mean
+# of all words, with weights from dot products. Start from what chapter 1 made of the statement, and
+# exchange its first two rows to get the question. Will *cat* become the same vector in both?
 
 # %% tags=["active-ipynb"]
-# from transformer.embeddings import TokenEmbedding
+# from transformer.example import after, tokens
 #
 # torch.manual_seed(0)
 # torch.set_printoptions(precision=2, sci_mode=False)
 #
-# words = "there is a cat on the mat".split()
-# embedding = TokenEmbedding(len(words), 512)
-# statement = embedding(torch.tensor([[0, 1, 2, 3, 4, 5, 6]])).detach()
-# question = embedding(torch.tensor([[1, 0, 2, 3, 4, 5, 6]])).detach()
+# statement = after(1)[:1]
+# question = statement[:, [1, 0, 2, 3, 4, 5, 6, 7]]
+# cat = tokens(after(0))[0].index("cat")
 #
 #
 # def mix(x):
-#     return (x @ x.mT / 512).softmax(-1) @ x
+#     scores = x @ x.mT / math.sqrt(24)  # chapter 3 says why they are divided
+#     return scores.softmax(-1) @ x
 #
 #
-# same = torch.allclose(mix(statement)[0, 3], mix(question)[0, 3], atol=1e-5)
+# same = torch.allclose(mix(statement)[0, cat], mix(question)[0, cat], atol=1e-5)
 # print("'cat' is the same in both:", same)
 
 # %% [markdown]
-# The same is true of every other word and of any other order. No later layer can find out whether
-# the sentence was a statement or a question. So each row must itself say **where** it stands.
+# It does, and so does every other word, in any other order, after any number of such layers: a mean
+# over all words does not depend on their order. So each row must itself say **where** it stands.
+# (If a word may only see the words before it, as in chapter 8, their number tells it something. The
+# last experiment of this chapter measures how much.)
 
 # %% [markdown]
 # ## By hand
@@ -88,10 +101,10 @@ from torch import Tensor, nn
 # %% [markdown]
 # ## The definition
 #
-# At position $t$, for $i = 0, 1, 2, \dots$ as far as the width $d$ goes,
+# At position $t$, for $i = 0, 1, 2, \dots$ as far as the width $d_\text{model}$ goes,
 #
 # $$P_{t,\,2i} = \sin(\omega_i t) \qquad P_{t,\,2i+1} = \cos(\omega_i t)
-# \qquad \omega_i = 10000^{-2i/d}$$
+# \qquad \omega_i = 10000^{-2i/d_\text{model}}$$
 #
 # Even features are sines, odd ones cosines. The first hand goes round in $2\pi \approx 6.3$
 # positions, the last in almost $10000 \cdot 2\pi$. Angles are computed in double precision, because
@@ -99,7 +112,7 @@ from torch import Tensor, nn
 
 
 # %% tags=["exercise"]
-def sinusoidal_positions(n_positions: int, d_model: int) -> Float[Tensor, "t d"]:
+def sinusoidal_positions(n_positions: int, d_model: int) -> Float[Tensor, "t d_model"]:
     """Return the table of positional encodings: row t has sines at even features, cosines at odd.
 
     Wavelengths grow from 2π to 10000·2π positions. Any width is allowed: an odd one ends with a
@@ -107,7 +120,7 @@ def sinusoidal_positions(n_positions: int, d_model: int) -> Float[Tensor, "t d"]
     """
     even = torch.arange(0, d_model, 2, dtype=torch.float64)
     frequency = torch.exp(-math.log(10_000) * even / d_model)
-    angle = einsum(torch.arange(n_positions, dtype=torch.float64), frequency, "t, d -> t d")
+    angle = einsum(torch.arange(n_positions, dtype=torch.float64), frequency, "t, i -> t i")
     table = torch.empty(n_positions, d_model)
     table[:, 0::2] = angle.sin()
     table[:, 1::2] = angle.cos()[:, : d_model // 2]
@@ -128,13 +141,15 @@ class PositionalEncoding(nn.Module):
     formula, so it is neither learned nor saved.
     """
 
-    table: Float[Tensor, "t d"]
+    table: Float[Tensor, "t d_model"]
 
     def __init__(self, d_model: int, max_len: int):
         super().__init__()
         self.register_buffer("table", sinusoidal_positions(max_len, d_model), persistent=False)
 
-    def forward(self, x: Float[Tensor, "b t d"], start: int = 0) -> Float[Tensor, "b t d"]:
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], start: int = 0
+    ) -> Float[Tensor, "b t d_model"]:
         """Return `x` plus positions start, start + 1, …; ValueError if they exceed the table."""
         stop = start + x.shape[1]
         if stop > len(self.table):
@@ -151,26 +166,39 @@ class PositionalEncoding(nn.Module):
 # Python. An odd width has one more sine than cosines, and that works too.
 
 # %% tags=["active-ipynb"]
-# def formula(t, f, d):
-#     angle = t / 10_000 ** (f // 2 * 2 / d)
+# def formula(t, f, d_model):
+#     angle = t / 10_000 ** (f // 2 * 2 / d_model)
 #     return math.cos(angle) if f % 2 else math.sin(angle)
 #
 #
-# for d in (1, 5, 8, 512):
-#     by_hand = torch.tensor([[formula(t, f, d) for f in range(d)] for t in range(50)])
-#     torch.testing.assert_close(sinusoidal_positions(50, d), by_hand)
+# for width in (1, 5, 24, 512):
+#     by_hand = [[formula(t, f, width) for f in range(width)] for t in range(50)]
+#     torch.testing.assert_close(sinusoidal_positions(50, width), torch.tensor(by_hand))
 #
 # sinusoidal_positions(3, 5)
 
 # %% [markdown]
-# **The two sentences now differ.** Positions are added, not appended, so a batch of 64 sentences of
-# 8 tokens keeps its shape. And *cat* is no longer the same in the statement and in the question:
+# ### The running example
+#
+# Add the positions to chapter 1's vectors, and you have `after(2)`. Follow *cat*, at position 3:
+# which number will its second feature be?
 
 # %% tags=["active-ipynb"]
-# encode = PositionalEncoding(512, max_len=5000)
-# print(*encode(torch.zeros(64, 8, 512)).shape)
+# encode = PositionalEncoding(24, max_len=64)
+# x = encode(after(1))
 #
-# same = torch.allclose(mix(encode(statement))[0, 3], mix(encode(question))[0, 3], atol=1e-5)
+# torch.testing.assert_close(x, after(2))
+# print("word       ", after(1)[0, cat, :4])
+# print("position   ", encode.table[cat, :4])
+# print("their sum  ", x[0, cat, :4])
+
+# %% [markdown]
+# $\cos 3 = -0.99$, so it is $-0.61 - 0.99 = -1.60$. Positions are added, not appended: the shape
+# stays `(2, 8, 24)`, or `(64, 8, 512)` at the paper's size. And *cat* is no longer the same in the
+# statement and in the question:
+
+# %% tags=["active-ipynb"]
+# same = torch.allclose(mix(encode(statement))[0, cat], mix(encode(question))[0, cat], atol=1e-5)
 # print("'cat' is the same in both:", same)
 
 # %% [markdown]
@@ -179,18 +207,18 @@ class PositionalEncoding(nn.Module):
 
 # %% tags=["active-ipynb"]
 # whole = encode(statement)
-# for t in range(7):
+# for t in range(8):
 #     torch.testing.assert_close(encode(statement[:, t : t + 1], start=t), whole[:, t : t + 1])
 
 # %% [markdown]
 # ### Why periodic, and why many periods?
 #
 # One hand alone repeats itself: with $\omega = 1$, position 44 is within 0.02 of position 0. All
-# hands together do not: among the first 5000 positions no two rows are alike. And no number exceeds
-# 1, however long the text is.
+# hands together do not: at the paper's width, no two of the first 5000 rows are alike. And no
+# number exceeds 1, however long the text is.
 
 # %% tags=["active-ipynb"]
-# table = encode.table
+# table = sinusoidal_positions(5000, 512)
 # fast = (table[44, :2] - table[0, :2]).norm().item()
 # closest = torch.pdist(table).min().item()
 # print(f"fast hand, 44 from 0: {fast:.2f}   all hands, closest two of 5000: {closest:.1f}")
@@ -240,12 +268,15 @@ class PositionalEncoding(nn.Module):
 # %% [markdown]
 # ### Why can positions be added?
 #
-# In general, a sum does not reveal its terms. But 512 dimensions have room: the few directions that
-# positions use are almost orthogonal to those of words. To show it, fit a linear map on ten
-# thousand random words that reads the position from the sum, and test it on a thousand other words.
-# Guessing would be right once in eight.
+# In general, a sum does not reveal its terms. But positions use few of the 512 directions: the
+# first 50 rows spread over 15 of them. A linear map can learn to look at these and to ignore the
+# rest. Fit one on ten thousand random words that reads the position from the sum, and test it on a
+# thousand other words. Guessing would be right once in eight. How often will it be right?
 
 # %% tags=["active-ipynb"]
+# spread = torch.linalg.svdvals(table[:50] - table[:50].mean(0)).square()
+# print(f"in 15 directions above 0.98: {spread[:15].sum() / spread.sum() > 0.98}")
+#
 # vocabulary = torch.randn(11_000, 512)
 # place = torch.arange(11_000) % 8
 # x = vocabulary + table[place]
@@ -270,7 +301,7 @@ class PositionalEncoding(nn.Module):
 #
 #
 # twice = vocabulary * math.sqrt(512)
-# print("positions", size(table), "· words", size(statement), "· words scaled twice", size(twice))
+# print("positions", size(table), "· words", size(vocabulary), "· words scaled twice", size(twice))
 
 # %% [markdown]
 # ### The check
@@ -306,18 +337,118 @@ class PositionalEncoding(nn.Module):
 # plot_matrix(table, title="Position (rows) and feature (columns)", center=True)
 
 # %% [markdown]
-# And the dot products of all pairs of positions. The diagonal is dark and fades to both sides in
-# the same way along its whole length: near positions are similar, and only the distance counts.
+# And the dot products of all pairs of positions. Every diagonal has one shade, because only the
+# distance counts. What happens to the shade as the distance grows?
 
 # %% tags=["active-ipynb"]
-# plot_matrix(table @ table.T, title="Dot products of positions")
+# products = table @ table.T
+# plot_matrix(products, title="Dot products of positions")
+# print("0, 1, 2 … positions apart:", *(f"{product:.1f}" for product in products[0, :8]))
+
+# %% [markdown]
+# It fades quickly over the first four positions, then slowly and in small waves, and not to zero
+# (white is 13): the slow hands of two positions in the same text hardly differ. So positions tell
+# neighbours apart well, and distant words roughly.
+
+# %% [markdown]
+# ## What if
+#
+# What if there were no positions? A small model reads *the cat sees the dog* and must name who
+# sees. There are six animals, and so 30 sentences, half of which are the other half with two words
+# exchanged. The model is one encoder layer of chapter 7, with a mean over its five outputs. Only
+# the positions differ between the runs; the seeds, the steps and the sentences are the same.
+
+
+# %% tags=["active-ipynb"]
+# import torch.nn.functional as F
+#
+# from transformer.embeddings import TokenEmbedding
+# from transformer.encoder import EncoderLayer
+#
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
+#
+#
+# def sentences(n):
+#     who, whom = torch.rand(n, 6).topk(2).indices.unbind(1)  # two different animals
+#     the = torch.full((n,), 6)
+#     return torch.stack([the, who, the + 1, the, whom], dim=1), who
+#
+#
+# def train(positions, seed, mask=None):
+#     torch.manual_seed(seed)
+#     embed = nn.Sequential(TokenEmbedding(8, 32), positions)
+#     layer = EncoderLayer(32, 2, 64)
+#     name = nn.Linear(32, 6)
+#     weights = nn.ModuleList([embed, layer, name]).parameters()
+#     optimizer = torch.optim.Adam(weights, lr=3e-3)
+#     right = []
+#     for _ in range(60):
+#         ids, who = sentences(64)
+#         logits = name(layer(embed(ids), mask).mean(1))
+#         optimizer.zero_grad()
+#         F.cross_entropy(logits, who).backward()
+#         optimizer.step()
+#         right.append((logits.argmax(-1) == who).float().mean())
+#     best_two = logits.topk(2).indices.sort().values
+#     there = ids[:, [1, 4]].sort().values
+#     return torch.stack(right), (best_two == there).all(1).float().mean().item()
+
+# %% [markdown]
+# How often can the model without positions be right at best? And what if each word may only see
+# itself and the words before it (a causal mask, chapter 8), still without positions?
+
+# %% tags=["active-ipynb"]
+# from transformer.decoder import causal_mask
+#
+# variants = {
+#     "with positions": (PositionalEncoding(32, 8), None),
+#     "without": (nn.Identity(), None),
+#     "without, causal mask": (nn.Identity(), causal_mask(5)),
+# }
+# curves = {}
+# for label, (positions, mask) in variants.items():
+#     runs = [train(positions, seed, mask) for seed in range(3)]
+#     curves[label] = torch.stack([right for right, _ in runs])
+#     at_the_end = curves[label][:, -20:].mean(1)
+#     print(f"{label:21} right in the last 20 steps {at_the_end.mean():.1f}")
+#     if label == "without":
+#         assert 0.4 < at_the_end.min() and at_the_end.max() < 0.6
+#         assert all(knows_both > 0.95 for _, knows_both in runs)
+#     else:
+#         assert at_the_end.min() > 0.95
+#
+# means = {label: runs.mean(0) for label, runs in curves.items()}
+# plot_lines(means, xlabel="step", ylabel="share right", title="Who sees? Mean of 3 seeds")
+
+# %% [markdown]
+# Half: without positions the model knows *which* two animals are there (they are its best two
+# answers, as the cell asserts) and can only guess who sees whom. With positions it is always right.
+# With a causal mask it is right, too, because the first animal sees two words and the second five,
+# which makes their means differ. Some language models rely on this (Haviv et al. 2022); an encoder,
+# which has no such mask, cannot.
+
+# %% [markdown]
+# ## Exercises
+#
+# They will stand here.
+
+# %% [markdown]
+# ## Summary
+#
+# Attention treats its words as a set, so each vector gets its position added. A position is a row
+# of clock hands, fast and slow: bounded, smooth, never repeated, and a shift turns each hand by a
+# fixed angle wherever it starts. The shape does not change, and a linear layer can read the
+# position from the sum.
+#
+# **Write it from memory**: close the chapter and write `sinusoidal_positions`, for odd widths too;
+# `check_positions(sinusoidal_positions)` says whether it is right.
 
 # %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | $10000^{2i/d}$ (section 3.5) | $e^{-\ln(10000)\,2i/d}$, in double precision | the same number; angles stay exact at far positions |
+# | $10000^{2i/d_\text{model}}$ ([section 3.5](https://arxiv.org/abs/1706.03762)) | $e^{-\ln(10000)\,2i/d_\text{model}}$, in double precision | the same number; angles stay exact at far positions |
 # | any position | a table of `max_len` rows, and an error beyond | computed once, and moved with the model |
 # | does not mention odd widths | any width | an odd one ends with a sine |
 # | learned positions work as well (table 3, row E) | sines | no parameters, and no row that training never saw |
@@ -326,12 +457,12 @@ class PositionalEncoding(nn.Module):
 # %% [markdown]
 # **Shapes so far**
 #
-# | what | shape | at the paper's size |
-# |---|---|---|
-# | ids | `b t` | (64, 8) |
-# | embeddings | `b t d` | (64, 8, 512) |
-# | table of positions | `t d` | (8, 512), the same for every sentence |
-# | embeddings + positions | `b t d` | (64, 8, 512) |
+# | what | shape | in the example | at the paper's size |
+# |---|---|---|---|
+# | ids | `b t` | (2, 8) | (64, 8) |
+# | embeddings | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
+# | table of positions | `t d_model` | (8, 24) | (8, 512), the same for every sentence |
+# | embeddings + positions | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
 #
-# Each row now holds a word and its position, and nothing about the other words.
-# [Chapter 3](03_attention.ipynb) lets the words look at each other.
+# Each row now holds a word and its position, and nothing about the other words. [Chapter
+# 3](03_attention.ipynb) lets the words look at each other.

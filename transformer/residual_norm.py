@@ -133,11 +133,11 @@ from torch import Tensor, nn
 
 # %% tags=["exercise"]
 def layer_norm(
-    x: Float[Tensor, "... d"],
-    gain: Float[Tensor, " d"],
-    bias: Float[Tensor, " d"],
+    x: Float[Tensor, "... d_model"],
+    gain: Float[Tensor, " d_model"],
+    bias: Float[Tensor, " d_model"],
     eps: float = 1e-5,
-) -> Float[Tensor, "... d"]:
+) -> Float[Tensor, "... d_model"]:
     """Return every vector normalised to mean 0 and standard deviation 1, times gain plus bias.
 
     The variance divides by d, not d - 1, and eps is added inside the root.
@@ -166,7 +166,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(d_model))
         self.eps = eps
 
-    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+    def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Return every vector of `x` normalised over its features."""
         return F.layer_norm(x, self.gain.shape, self.gain, self.bias, self.eps)
 
@@ -205,8 +205,8 @@ class PostNorm(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "b t d"], sublayer: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "b t d"]:
+        self, x: Float[Tensor, "b t d_model"], sublayer: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "b t d_model"]:
         """Return the norm of `x` plus the sublayer's output; `sublayer` keeps the shape of `x`."""
         return self.norm(x + self.dropout(sublayer(x)))
 
@@ -228,8 +228,8 @@ class PreNorm(PostNorm):
     final: type[nn.Module] = LayerNorm
 
     def forward(
-        self, x: Float[Tensor, "b t d"], sublayer: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "b t d"]:
+        self, x: Float[Tensor, "b t d_model"], sublayer: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "b t d_model"]:
         """Return `x` plus the sublayer's output for the norm of `x`."""
         return x + self.dropout(sublayer(self.norm(x)))
 

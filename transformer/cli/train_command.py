@@ -14,11 +14,20 @@ from transformer.cli.options import (
     add_corpus_options,
     add_device_option,
     given,
+    positive,
     read_corpus,
 )
 from transformer.files import cache_dir, read_tensors
 from transformer.model import Config
-from transformer.recipes import PRESETS, Preset, checkpoints, fit
+from transformer.recipes import (
+    PRESETS,
+    Preset,
+    checkpoints,
+    fit,
+    holds_run,
+    only_run,
+    read_run,
+)
 from transformer.training import TrainingConfig
 
 SETTINGS = (
@@ -50,7 +59,8 @@ def add_train(commands: Commands) -> None:
         "train",
         help="train a translator on pairs of sentences",
         epilog="The defaults above are those of multi30k and files; en-it, the embedded corpus, "
-        "has a faster preset of its own.",
+        "has a faster preset of its own. A resumed run has the settings of its checkpoint; those "
+        "that are given and differ are announced, and sizes cannot change.",
     )
     add_corpus_options(command)
     command.add_argument(
@@ -62,6 +72,17 @@ def add_train(commands: Commands) -> None:
     command.add_argument("--checkpoint", type=Path, help="go on from this checkpoint instead")
     command.add_argument(
         "--overwrite", action="store_true", help="start again in a folder that holds a run"
+    )
+    command.add_argument(
+        "--skip-long",
+        type=positive,
+        metavar="TOKENS",
+        help="leave out training pairs with a longer side (default: longer than --max-len)",
+    )
+    command.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse pairs that are blank, unknown or too long, instead of leaving them out",
     )
     add_settings(command)
     command.set_defaults(run=run_train)
@@ -75,28 +96,37 @@ def add_settings(command: argparse.ArgumentParser) -> None:
     for name, kind, text in SETTINGS:
         default = defaults[name.replace("-", "_")]
         command.add_argument(f"--{name}", type=kind, help=f"{text} (default: {default})")
-    command.add_argument("--precision", default="auto", help="auto (default), fp32 or bf16")
+    command.add_argument("--precision", help="auto (default), fp32 or bf16")
     add_device_option(command)
 
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a translator and leave it in a folder."""
-    preset = changed_preset(PRESETS[options.corpus], options)
+    preset = PRESETS[options.corpus]
+    precision = "auto"
+    if not options.resume and not options.checkpoint:
+        changed_preset(preset, options)  # raises before a corpus is read or downloaded
     corpus = read_corpus(options)
     folder = Path(options.out) if options.out else cache_dir() / corpus.name
-    resume = resume_from(folder, options)
-    print(f"{len(corpus.train):,} pairs of {corpus.name} → {folder}", file=sys.stderr)
-    with stop_on_interrupt() as should_stop:
+    with only_run(folder), stop_on_signals() as should_stop:
+        resume = resume_from(folder, options)
+        if resume:
+            saved = read_run(resume)
+            preset = saved.preset
+            precision = saved.precision
+        print(f"{len(corpus.train):,} pairs of {corpus.name} → {folder}", file=sys.stderr)
         history = fit(
             corpus,
             folder,
-            preset,
+            changed_preset(preset, options),
             device=options.device,
-            precision=options.precision,
+            precision=options.precision or precision,
             resume=resume,
             should_stop=should_stop,
+            longest=options.skip_long,
+            strict=options.strict,
         )
-    draw_curves(history, folder)
+        draw_curves(history, folder)
     best = min(row["val_loss"] for row in history)
     print(
         f"best validation loss {best:.3f} nats a token; the translator is in {folder}",
@@ -121,29 +151,26 @@ def changed_preset(preset: Preset, options: argparse.Namespace) -> Preset:
         training=replace(preset.training, **training),
         **given(options, ["vocab_size"]),
     )
-    preset.model_config(preset.vocab_size)  # raises before a corpus is read or downloaded
+    preset.model_config(preset.vocab_size)  # raises for impossible sizes
     return preset
 
 
 def resume_from(folder: Path, options: argparse.Namespace) -> Path | None:
     """Return the checkpoint to go on from, or None to start anew.
 
-    Raises ValueError if there is no checkpoint to resume from, if the last one is damaged, or if a
-    run would be overwritten without --overwrite.
+    Raises ValueError if there is no checkpoint to resume from, if the last one is damaged, or if
+    something would be overwritten without --overwrite.
     """
-    found = checkpoints(folder)
-    if options.checkpoint:
-        return options.checkpoint
-    if options.resume:
-        return readable(found, folder)
-    if found and not options.overwrite:
+    checkpoint = options.checkpoint
+    inside = checkpoint and checkpoint.resolve().parent == folder.resolve()
+    if options.resume and not checkpoint:
+        return readable(checkpoints(folder), folder)
+    if holds_run(folder) and not options.overwrite and not inside:
+        what = "training run: go on with --resume," if checkpoints(folder) else "translator:"
         raise ValueError(
-            f"{folder} holds a training run: go on with --resume, start again with --overwrite, "
-            "or name another --out"
+            f"{folder} holds a {what} start again with --overwrite, or name another --out"
         )
-    for path in found:
-        path.unlink()
-    return None
+    return checkpoint
 
 
 def readable(found: Sequence[Path], folder: Path) -> Path:
@@ -162,23 +189,32 @@ def readable(found: Sequence[Path], folder: Path) -> Path:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True after Ctrl-C; a second Ctrl-C stops at once."""
-    interrupts: list[int] = []
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns True after Ctrl-C or SIGTERM; a second one stops at once.
+
+    The number of the signal becomes the argument of the KeyboardInterrupt.
+    """
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def remember(number: int, frame: object) -> None:
-        interrupts.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
         print(
-            "\nstopping after this step to write a checkpoint (Ctrl-C again to stop at once)",
+            "\nstopping after this step to write a checkpoint (again to stop at once)",
             file=sys.stderr,
         )
 
-    before = signal.signal(signal.SIGINT, remember)
+    for number in before:
+        signal.signal(number, remember)
     try:
-        yield lambda: bool(interrupts)
+        yield lambda: bool(received)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*received[:1]) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def draw_curves(history: list[dict], folder: Path) -> None:

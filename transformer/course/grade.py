@@ -74,7 +74,7 @@ def graded(path: Path, limits: Limits) -> Graded:
             copy_sources(Path(path), copy)
             folder = Folder.open(copy)
             rows = tuple(examine(folder, chosen(folder, ()), limits))
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError) as error:
             return Graded(str(path), trouble=str(error))
     return Graded(str(path), folder.state.seed, rows)
 

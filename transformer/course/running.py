@@ -38,7 +38,7 @@ def examine(folder: Folder, names: Sequence[str], limits: Limits | None = None) 
     """Return the row of each exercise, from what is saved in the folder.
 
     Notebooks and modules are made equal first. What is missing or cannot be read is a row, as is an
-    exercise that ends the process or takes too long. Raises RuntimeError if no process starts.
+    exercise that ends the process or takes too long. Raises OSError if no process starts.
     """
     rows = unreadable(names, sync_all(folder))
     given_up: dict[str, str] = {}
@@ -83,7 +83,7 @@ def blame(
         return {}
     if "exercise" in last:
         return {last["exercise"]: Row(last["exercise"], BROKEN, f"it {end}")}
-    raise RuntimeError(f"the examination of {folder.path} {end}")
+    raise OSError(f"the examination of {folder.path} {end}")
 
 
 def run(

@@ -105,7 +105,9 @@ class PackedDecoderLayer(PackedLayer):
         weights = scores.unflatten(-1, (self.n_heads, -1)).softmax(-1).flatten(-2)
         return torch.bmm(weights, to_output).flatten(0, 1)
 
-    def attend(self, q: Float[Tensor, "b h n d"], k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    def attend(
+        self, q: Float[Tensor, "b h beam d_head"], k: Tensor, v: Tensor, mask: Tensor
+    ) -> Tensor:
         """Let queries attend to keys and values (b h) k d under a mask (b h) n k to be added."""
         scores = torch.baddbmm(mask, q.flatten(0, 1), k.mT, alpha=1 / math.sqrt(self.d))
         mixed = torch.bmm(scores.softmax(-1), v).unflatten(0, (-1, self.n_heads))

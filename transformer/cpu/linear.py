@@ -16,7 +16,7 @@ LARGE_PRODUCT = 2**21  # multiplications
 LARGE_WEIGHT = 2**18  # numbers
 
 
-def is_for_onednn(x: Float[Tensor, "... d"], weight: Float[Tensor, "d_out d"]) -> bool:
+def is_for_onednn(x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"]) -> bool:
     """Return whether x Wᵀ is a large product in float32 on a CPU that has oneDNN."""
     if x.dtype != torch.float32 or torch.compiler.is_compiling():
         return False
@@ -25,7 +25,7 @@ def is_for_onednn(x: Float[Tensor, "... d"], weight: Float[Tensor, "d_out d"]) -
 
 
 def fast_linear(
-    x: Float[Tensor, "... d"], weight: Float[Tensor, "d_out d"], bias: Tensor | None = None
+    x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"], bias: Tensor | None = None
 ) -> Float[Tensor, "... d_out"]:
     """Return x Wᵀ + b, a large product in float32 by oneDNN; without a gradient."""
     if not is_for_onednn(x, weight):
@@ -68,7 +68,7 @@ class FastLinear(nn.Linear):
         self.bias = linear.bias
         self.train(linear.training)
 
-    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d_out"]:
+    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         autocast = torch.is_autocast_enabled(x.device.type)
         if autocast or not is_for_onednn(x, self.weight):
             return super().forward(x)

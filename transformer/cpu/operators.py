@@ -40,13 +40,13 @@ def has_onednn(device: torch.device | str, dtype: torch.dtype = torch.float32) -
 
 
 def onednn_linear(
-    x: Float[Tensor, "... d"], weight: Tensor, bias: Float[Tensor, " d_out"] | None
+    x: Float[Tensor, "... d_in"], weight: Tensor, bias: Float[Tensor, " d_out"] | None
 ) -> Float[Tensor, "... d_out"]:
     """Return x Wᵀ + b by oneDNN; the weight may be one of `onednn_weight`. It has no gradient."""
     return private(LINEAR)(x, weight, bias, "none", [], "")
 
 
-def onednn_weight(weight: Float[Tensor, "d_out d"]) -> Tensor:
+def onednn_weight(weight: Float[Tensor, "d_out d_in"]) -> Tensor:
     """Return the weight in the layout in which oneDNN reads it."""
     return private(REORDER)(weight)
 
@@ -60,12 +60,12 @@ def has_fp16_linear() -> bool:
     return engine_is_there and works("fp16_linear")
 
 
-def fp16_weight(weight: Float[Tensor, "d_out d"], bias: Float[Tensor, " d_out"]) -> Any:
+def fp16_weight(weight: Float[Tensor, "d_out d_in"], bias: Float[Tensor, " d_out"]) -> Any:
     """Return a float32 weight and bias, packed in float16 as FBGEMM reads them."""
     return private(FP16_PREPACK)(weight, bias)
 
 
-def fp16_linear(x: Float[Tensor, "... d"], packed: Any) -> Float[Tensor, "... d_out"]:
+def fp16_linear(x: Float[Tensor, "... d_in"], packed: Any) -> Float[Tensor, "... d_out"]:
     """Return x Wᵀ + b for float32 rows and a weight of `fp16_weight`."""
     return private(FP16_LINEAR)(x, packed)
 
@@ -74,11 +74,11 @@ def fp16_linear(x: Float[Tensor, "... d"], packed: Any) -> Float[Tensor, "... d_
 
 
 def causal_flash_attention(
-    q: Float[Tensor, "b h t d"],
-    k: Float[Tensor, "b h t d"],
-    v: Float[Tensor, "b h t d"],
+    q: Float[Tensor, "b h t d_head"],
+    k: Float[Tensor, "b h t d_head"],
+    v: Float[Tensor, "b h t d_head"],
     real: Bool[Tensor, "#b 1 1 t"],
-) -> Float[Tensor, "b h t d"]:
+) -> Float[Tensor, "b h t d_head"]:
     """Return causal attention that hides the keys where `real` is False, without a t × t mask.
 
     PyTorch's public function takes a mask or is causal; the kernel below it does both at once.

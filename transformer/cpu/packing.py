@@ -44,9 +44,11 @@ def packed_product(x, weight, bias):
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def by_columns(weight: Float[Tensor, "d_out d"]) -> Float[Tensor, "d_out d"]:
+def by_columns(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out d_in"]:
     """Return the weight, stored in memory column after column."""
-    return rearrange(rearrange(weight, "d_out d -> d d_out").contiguous(), "d d_out -> d_out d")
+    return rearrange(
+        rearrange(weight, "d_out d_in -> d_in d_out").contiguous(), "d_in d_out -> d_out d_in"
+    )
 
 
 class PackedLinear(nn.Module):
@@ -59,7 +61,7 @@ class PackedLinear(nn.Module):
     bias: Tensor
     onednn_weight: Tensor | None
 
-    def __init__(self, weight: Float[Tensor, "d_out d"], bias: Float[Tensor, " d_out"]):
+    def __init__(self, weight: Float[Tensor, "d_out d_in"], bias: Float[Tensor, " d_out"]):
         super().__init__()
         weight = weight.detach()
         bias = bias.detach()
@@ -74,14 +76,14 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", bias)
         self.register_buffer("onednn_weight", packed)
 
-    def copy_for_few_rows(self, weight: Float[Tensor, "d_out d"]) -> Tensor | None:
+    def copy_for_few_rows(self, weight: Float[Tensor, "d_out d_in"]) -> Tensor | None:
         """Return the float32 weight for products of a few rows, if it is needed."""
         if self.fp16_weight is not None or weight.numel() >= SMALL_WEIGHT:
             return None
         return by_columns(weight)
 
     def forward(
-        self, x: Float[Tensor, "... d"], few_rows: bool | None = None
+        self, x: Float[Tensor, "... d_in"], few_rows: bool | None = None
     ) -> Float[Tensor, "... d_out"]:
         """Return x Wᵀ + b; `few_rows` chooses the product, and is found out if not given."""
         if few_rows is None:
@@ -94,7 +96,7 @@ class PackedLinear(nn.Module):
         return packed_product(cast(x, self.onednn_weight.dtype), self.onednn_weight, self.bias)
 
 
-def float16_copy(weight: Float[Tensor, "d_out d"], bias: Float[Tensor, " d_out"]) -> Any:
+def float16_copy(weight: Float[Tensor, "d_out d_in"], bias: Float[Tensor, " d_out"]) -> Any:
     """Return a bfloat16 weight packed in float16 for FBGEMM, or None.
 
     float16 has three more bits of precision than bfloat16, and enough range for weights.

@@ -26,7 +26,7 @@ def num_blocks(v: int) -> int:
 
 
 def blockwise_topk(
-    x: Float[Tensor, "r v"], k: int, offsets: Float[Tensor, "b n"] | None = None
+    x: Float[Tensor, "r vocab"], k: int, offsets: Float[Tensor, "b beam"] | None = None
 ) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
     """Return values and indices of the k largest numbers of every row, faster than `x.topk(k)`.
 
@@ -49,7 +49,7 @@ def blockwise_topk(
 
 
 def topk_by_blocks(
-    x: Float[Tensor, "r v"], offsets: Float[Tensor, "b n"], k: int, n: int, blocks: int
+    x: Float[Tensor, "r vocab"], offsets: Float[Tensor, "b beam"], k: int, n: int, blocks: int
 ) -> tuple[Tensor, Tensor]:
     """Return the k largest of each n rows plus their offsets, and their indices among n · v sums.
 

@@ -1,11 +1,12 @@
 """From a translator's folder to the folder of another engine."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from transformer.data import load_tokenizer
 from transformer.engines.ctranslate2 import export_ctranslate2
 from transformer.engines.onnx import export_onnx
-from transformer.files import cache_dir
+from transformer.files import TRANSLATOR_FILES, cache_dir, move_ready
 from transformer.model import load_model
 
 TARGETS = ("ctranslate2", "onnx")
@@ -32,9 +33,12 @@ def export(folder: str | Path, to: str, out: str | Path | None = None) -> Path:
 def model_folder(name: str | Path) -> Path:
     """Return the folder `name`, or the one in the cache of the model trained under that name.
 
+    If training was killed while it put a new translator there, the new one is moved into place.
     Raises FileNotFoundError if neither has a config.json.
     """
     for folder in (Path(name), cache_dir() / name):
+        with suppress(OSError):  # in a folder that cannot be written, it stays as it is
+            move_ready(folder, *TRANSLATOR_FILES)
         if (folder / "config.json").is_file():
             return folder
     raise FileNotFoundError(

@@ -6,6 +6,7 @@ imported when they are needed.
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transformer.attention import attention_weights
-from transformer.engines.protocol import Group, check_search
+from transformer.engines.protocol import Group, Hypothesis, Search, check_process, check_rows
 from transformer.engines.pytorch import search_group
 from transformer.engines.weights import export_if_stale, optional, weights_hash
 from transformer.files import atomic_folder
@@ -78,7 +79,7 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    def forward(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d_model"]:
         return self.model.encode(src)
 
 
@@ -86,8 +87,8 @@ class DecoderGraph(EncoderGraph):
     """`Transformer.decode` as a module that can be exported."""
 
     def forward(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t v"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t vocab"]:
         return self.model.decode(tgt, memory, src)
 
 
@@ -104,11 +105,11 @@ def exportable(model: Transformer) -> Transformer:
 
 
 def attention_by_formula(
-    q: Float[Tensor, "b h q d"],
-    k: Float[Tensor, "b h k d"],
-    v: Float[Tensor, "b h k d"],
+    q: Float[Tensor, "b h q d_head"],
+    k: Float[Tensor, "b h k d_head"],
+    v: Float[Tensor, "b h k d_head"],
     mask: Bool[Tensor, "#b #h #q #k"] | None = None,
-) -> Float[Tensor, "b h q d"]:
+) -> Float[Tensor, "b h q d_head"]:
     """Return `attention` without the fused kernel.
 
     The kernel gives zeros to a query that may attend to nothing, but the operators that it is
@@ -165,18 +166,23 @@ class OnnxEngine:
         self.folder = Path(folder).resolve()
         self.config = config
         self.model = OnnxTransformer(self.folder, config)
+        self.process = os.getpid()
 
     def __reduce__(self) -> tuple:
         """Rebuild a copy from the folder; it must still be there when the copy is unpickled."""
         return OnnxEngine, (self.folder, self.config)
 
     def search_all(
-        self, groups: Sequence[Group], beam_size: int = 5, length_penalty: float = 1.0
-    ) -> Iterator[list[list[int]]]:
-        """Yield the translations of each group; see `Engine.search_all`."""
-        check_search(groups, beam_size, self.config)
+        self, groups: Sequence[Group], search: Search = Search()
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """Yield the hypotheses of each group; see `Engine.search_all`.
+
+        Raises RuntimeError after a fork.
+        """
+        check_process(self.process, os.getpid(), "ONNX")
+        check_rows(groups, self.config)
         for group in groups:
-            yield search_group(self.model, group, beam_size, length_penalty, RecomputingDecoder)
+            yield search_group(self.model, group, search, RecomputingDecoder)
 
 
 class OnnxTransformer(Transformer):
@@ -195,14 +201,14 @@ class OnnxTransformer(Transformer):
         self.decoder_graph = decoder
         self.eval()
 
-    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    def encode(self, src: Int[Tensor, "b k"]) -> Float[Tensor, "b k d_model"]:
         """Return the memory."""
         (memory,) = self.encoder_graph.run(None, {"src": src.numpy()})
         return torch.from_numpy(memory)
 
     def decode(
-        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d"], src: Int[Tensor, "b k"]
-    ) -> Float[Tensor, "b t v"]:
+        self, tgt: Int[Tensor, "b t"], memory: Float[Tensor, "b k d_model"], src: Int[Tensor, "b k"]
+    ) -> Float[Tensor, "b t vocab"]:
         """Return the logits of the token after each target position."""
         inputs = {"tgt": tgt.numpy(), "memory": memory.numpy(), "src": src.numpy()}
         (logits,) = self.decoder_graph.run(None, inputs)

@@ -5,8 +5,10 @@
 """
 
 from transformer.recipes.course import trained_translator
-from transformer.recipes.fit import checkpoints, fast_trainer, fit
+from transformer.recipes.fit import fast_trainer, fit
 from transformer.recipes.presets import ENGLISH_ITALIAN, MULTI30K, PRESETS, TEXT_FILES, Preset
+from transformer.recipes.resuming import SavedRun, read_run
+from transformer.recipes.run_folder import checkpoints, holds_run, only_run
 
 __all__ = [
     "ENGLISH_ITALIAN",
@@ -14,8 +16,12 @@ __all__ = [
     "PRESETS",
     "TEXT_FILES",
     "Preset",
+    "SavedRun",
     "checkpoints",
     "fast_trainer",
     "fit",
+    "holds_run",
+    "only_run",
+    "read_run",
     "trained_translator",
 ]

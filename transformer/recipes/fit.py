@@ -4,8 +4,8 @@ The loop is chapter 11's, with what a product needs around it: the faster parts 
 time limit, a progress bar, checkpoints, the learning curve as a file, and the best model so far.
 """
 
-import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,25 +22,29 @@ from transformer.data import (
     Pair,
     batches_by_length,
     collate,
-    encode_pairs,
-    load_tokenizer,
     train_tokenizer,
 )
 from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
-from transformer.files import atomic_write, remove_drafts
-from transformer.model import Transformer, save_model
+from transformer.model import Transformer
 from transformer.recipes.presets import Preset
+from transformer.recipes.resuming import (
+    SavedRun,
+    changes,
+    check_same_model,
+    corpus_hash,
+    read_run,
+)
+from transformer.recipes.run_folder import RunFolder, only_run
+from transformer.recipes.usable import usable_pairs
 from transformer.training import (
     Trainer,
     TrainingConfig,
     learning_rate,
     load_checkpoint,
-    save_checkpoint,
     training_batches,
 )
 
 PRECISIONS = ("auto", "fp32", "bf16")
-CHECKPOINTS_KEPT = 2
 
 
 def fit(
@@ -52,49 +56,91 @@ def fit(
     precision: str = "auto",
     resume: str | Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    longest: int | None = None,
+    strict: bool = False,
 ) -> list[dict]:
     """Train a translator into `folder` and return the learning curve, one row a validation.
 
     `folder` gets tokenizer.json, the averaged model with the lowest validation loss (config.json,
     model.safetensors), the curve (history.json), and the last two checkpoints, one of which
-    `resume` may name. When `should_stop` returns True, a checkpoint is written and
-    KeyboardInterrupt raised. The caller's random numbers are left as they were. Raises ValueError
-    if a sentence is longer than the model's max_len or the checkpoint does not fit.
+    `resume` may name. An old run in `folder` is replaced at the first validation, and a killed
+    process leaves the old translator or the new one. A resumed run takes its tokenizer from the
+    checkpoint, and says on standard error which settings have changed. When `should_stop` returns
+    True, a checkpoint is written and KeyboardInterrupt raised. The caller's random numbers are left
+    as they were.
+
+    Pairs that are blank, unknown to the vocabulary or longer than the model's max_len are left out,
+    and training pairs of more than `longest` tokens, too; how many is said on standard error. With
+    `strict` they raise a ValueError.
+
+    Before anything is written, raises ValueError if no pair is left, or the checkpoint does not
+    fit; FileNotFoundError if there is none; and BlockingIOError if another process trains into
+    `folder`.
     """
     folder = Path(folder)
-    if resume and (folder / "tokenizer.json").is_file():
-        tokenizer = load_tokenizer(folder / "tokenizer.json")
-    else:
-        tokenizer = train_tokenizer(corpus.texts(), preset.vocab_size, corpus.lowercase)
-    with torch.random.fork_rng():
+    with only_run(folder), torch.random.fork_rng():
+        check_splits(corpus)
+        saved = read_run(resume) if resume else None
+        tokenizer = tokenizer_of(corpus, preset, saved)
         torch.manual_seed(preset.training.seed)
         model = Transformer(preset.model_config(tokenizer.get_vocab_size())).to(device)
-    pairs = encode_pairs(tokenizer, corpus.train)
-    val_pairs = encode_pairs(tokenizer, corpus.val)
-    check_lengths(corpus.name, [*pairs, *val_pairs], model.config.max_len)
-    trainer = fast_trainer(model, preset.training, precision)
-    with torch.random.fork_rng():
+        pairs, val_pairs = pairs_of(corpus, tokenizer, model.config.max_len, longest, strict)
+        trainer = fast_trainer(model, preset.training, precision)
         torch.manual_seed(preset.training.seed)
-        run = Run(trainer, val_pairs, folder, preset.minutes)
-        remove_drafts(folder)
-        if resume:
-            run.resume(resume)
-        write_tokenizer(tokenizer, folder)
+        settings = {
+            "vocab_size": preset.vocab_size,
+            "minutes": preset.minutes,
+            "precision": precision,
+            "corpus": corpus_hash(corpus),
+            "tokenizer": saved.tokenizer if saved else tokenizer.to_str(),
+        }
+        run = Run(trainer, val_pairs, RunFolder(folder, settings), preset.minutes)
+        if saved:
+            run.resume(saved)
+            announce(changes(saved, preset, precision, settings["corpus"]))
+        if run.ended():
+            announce([f"nothing is left to train: {run.progress()} done"])
+            return run.history
+        run.folder.prepare()
         return run.train(pairs, should_stop)
 
 
-def check_lengths(name: str, pairs: Sequence[Pair], max_len: int) -> None:
-    """Raise ValueError if a sentence of the corpus is longer than the model can read."""
-    longest = max(len(row) for pair in pairs for row in pair)
-    if longest > max_len:
-        raise ValueError(
-            f"the longest sentence of {name} has {longest} tokens, max_len is {max_len}"
-        )
+def tokenizer_of(corpus: Corpus, preset: Preset, saved: SavedRun | None) -> Tokenizer:
+    """Return the tokenizer of the saved run, or a new one; ValueError if it has other sizes."""
+    if saved is None:
+        return train_tokenizer(corpus.texts(), preset.vocab_size, corpus.lowercase)
+    check_same_model(saved, preset)
+    return saved.load_tokenizer()
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json."""
-    atomic_write(folder / "tokenizer.json", tokenizer.to_str().encode())
+def announce(sentences: Sequence[str]) -> None:
+    """Print sentences on standard error, one a line."""
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+
+
+def check_splits(corpus: Corpus) -> None:
+    """Raise ValueError if there is nothing to train or to validate on."""
+    for split, pairs in (("training", corpus.train), ("validation", corpus.val)):
+        if not pairs:
+            raise ValueError(f"{corpus.name} has no pairs for {split}")
+
+
+def pairs_of(
+    corpus: Corpus, tokenizer: Tokenizer, max_len: int, longest: int | None, strict: bool
+) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs for training and for validation as ids.
+
+    Pairs that cannot be learned from are left out and announced; with `strict`, a ValueError.
+    """
+    limit = min(longest or max_len, max_len)
+    pairs, skipped = usable_pairs(tokenizer, corpus, "train", limit)
+    val_pairs, val_skipped = usable_pairs(tokenizer, corpus, "val", max_len)
+    sentences = [sentence for sentence in (*corpus.notes, skipped, val_skipped) if sentence]
+    if strict and sentences:
+        raise ValueError(sentences[0])
+    announce([f"warning: {sentence}" for sentence in sentences])
+    return pairs, val_pairs
 
 
 def fast_trainer(model: Transformer, config: TrainingConfig, precision: str = "auto") -> Trainer:
@@ -112,39 +158,24 @@ def fast_trainer(model: Transformer, config: TrainingConfig, precision: str = "a
     return Trainer(optimize_for_cpu(model) if device.type == "cpu" else model, config, loss)
 
 
-def checkpoints(folder: str | Path) -> list[Path]:
-    """Return the checkpoints in `folder`, oldest first."""
-    return sorted(Path(folder).glob("checkpoint-*.safetensors"))
-
-
-def remove_old_checkpoints(newest: Path) -> None:
-    """Keep the newest checkpoint and the one before; those of later steps are another run's."""
-    found = checkpoints(newest.parent)
-    end = found.index(newest) + 1
-    for other in found[: max(0, end - CHECKPOINTS_KEPT)] + found[end:]:
-        other.unlink()
-
-
 @dataclass
 class Run:
     """A training run: a trainer, the folder that it writes to, and how far it has come."""
 
     trainer: Trainer
     val_pairs: Sequence[Pair]
-    folder: Path
+    folder: RunFolder
     minutes: float = math.inf
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
-    def resume(self, checkpoint: str | Path) -> None:
+    def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""
-        notes = load_checkpoint(self.trainer, checkpoint)
-        try:
-            self.seconds = float(notes["seconds"])
-            self.history = list(notes["history"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{checkpoint} was not written by a run of `fit`") from None
+        load_checkpoint(self.trainer, saved.checkpoint)
+        self.seconds = saved.seconds
+        self.history = list(saved.history)
+        self.folder.resume(saved, self.trainer.model.config, self.trainer.steps)
 
     def train(self, pairs: Sequence[Pair], should_stop: Callable[[], bool]) -> list[dict]:
         """Train to the end of the steps or the minutes and return the learning curve."""
@@ -172,8 +203,17 @@ class Run:
         over = self.trainer.steps >= self.trainer.config.steps
         return over or self.seconds >= 60 * self.minutes
 
+    def progress(self) -> str:
+        """Return how far the run is, in steps or in minutes."""
+        if math.isfinite(self.minutes):
+            return f"{self.seconds / 60:.1f} of {self.minutes} minutes are"
+        return f"{self.trainer.steps} of {self.trainer.config.steps} steps are"
+
     def validate(self, val_batches: Sequence[Batch], epoch: int) -> None:
-        """Add a row to the learning curve; write the curve, a checkpoint and the best model."""
+        """Add a row to the learning curve; write the curve, a checkpoint and the best model.
+
+        Raises FloatingPointError, before anything is written, if the loss is not finite.
+        """
         trainer = self.trainer
         config = trainer.config
         row = {
@@ -184,15 +224,13 @@ class Run:
             "train_loss": sum(self.losses) / len(self.losses),
             "val_loss": trainer.validate(val_batches),
         }
-        if row["val_loss"] < min((old["val_loss"] for old in self.history), default=math.inf):
-            save_model(trainer.ema_model, self.folder)
+        if not math.isfinite(row["val_loss"]):
+            raise FloatingPointError(
+                f"validation loss of step {trainer.steps} is {row['val_loss']}"
+            )
         self.losses.clear()
         self.history.append(row)
-        notes = {"seconds": self.seconds, "history": self.history}
-        path = self.folder / f"checkpoint-{trainer.steps:08d}.safetensors"
-        save_checkpoint(trainer, path, notes)
-        remove_old_checkpoints(path)
-        atomic_write(self.folder / "history.json", json.dumps(self.history, indent=1).encode())
+        self.folder.keep(trainer, self.seconds, self.history)
 
     def progress_bar(self) -> tqdm:
         """Return a bar that fills with steps, or with seconds when there is a time limit."""

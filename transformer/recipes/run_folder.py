@@ -1,0 +1,185 @@
+"""The folder of a training run: what it holds, who may write into it, and how a run takes it over.
+
+A new run leaves the folder alone until it has a model of its own. Then tokenizer, model, curve and
+checkpoint go in together, and whenever the process is killed, the folder has the old translator or
+the new one.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformer.files import (
+    READY,
+    TRANSLATOR_FILES,
+    atomic_write,
+    check_writable,
+    files_together,
+    folder_lock,
+    move_ready,
+    remove_drafts,
+)
+from transformer.model import Config, read_config, save_model
+from transformer.recipes.resuming import SavedRun
+from transformer.training import Trainer, save_checkpoint
+
+CHECKPOINTS_KEPT = 2
+STAMP = "recipe_hash"
+"""The file that `trained_translator` knows the course's translator by."""
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """Return the checkpoints in `folder`, oldest first."""
+    return sorted(Path(folder).glob("checkpoint-*.safetensors"))
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the path of the checkpoint of a step."""
+    return folder / f"checkpoint-{step:08d}.safetensors"
+
+
+def holds_run(folder: str | Path) -> bool:
+    """Return whether `folder` holds anything that a new run would replace."""
+    names = (*TRANSLATOR_FILES, "history.json")
+    return bool(checkpoints(folder)) or any((Path(folder) / name).exists() for name in names)
+
+
+def foreign_file(folder: Path, config: Config, tokenizer: str) -> Path | None:
+    """Return the config.json or tokenizer.json in `folder` that is not this one, if any."""
+    path = folder / "config.json"
+    try:
+        if path.exists() and read_config(path) != config:
+            return path
+    except ValueError:  # damaged, so it is not this one
+        return path
+    path = folder / "tokenizer.json"
+    return path if path.exists() and path.read_bytes() != tokenizer.encode() else None
+
+
+@contextmanager
+def only_run(folder: str | Path) -> Iterator[None]:
+    """Hold the folder of a run, and complete what a killed run has left half done in it.
+
+    A thread that holds it may do so again. Raises BlockingIOError if another process trains there.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock(folder, wait=False))
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process is training in {folder}: wait until it ends, or name another "
+                "folder"
+            ) from None
+        complete(Path(folder))
+        yield
+
+
+@contextmanager
+def taken_over(folder: Path) -> Iterator[Path]:
+    """Yield a draft folder, for all files of a new run; they replace the old run when it ends."""
+    with files_together(folder) as draft:
+        yield draft
+        forget_course(folder)
+    complete(folder)
+
+
+def complete(folder: Path) -> None:
+    """Replace an old run by the new one that is ready, if there is one.
+
+    The new checkpoint is moved after the old ones are removed, so as long as it is not moved, all
+    that are there are old.
+    """
+    if checkpoints(folder / READY):
+        for path in [*checkpoints(folder), folder / "history.png"]:
+            path.unlink(missing_ok=True)
+    move_ready(folder)
+
+
+def forget_course(folder: Path) -> None:
+    """Remove the stamp of the course's translator, because another model takes its place."""
+    (folder / STAMP).unlink(missing_ok=True)
+
+
+def drop_later_checkpoints(folder: Path, step: int) -> None:
+    """Remove the checkpoints after a step; a run that goes on from there writes its own."""
+    for path in checkpoints(folder):
+        if path.name > checkpoint_path(folder, step).name:
+            path.unlink()
+
+
+def drop_old_checkpoints(folder: Path) -> None:
+    """Keep the last two checkpoints."""
+    for path in checkpoints(folder)[:-CHECKPOINTS_KEPT]:
+        path.unlink()
+
+
+# --- what one run writes --------------------------------------------------------------------------
+
+
+@dataclass
+class RunFolder:
+    """The folder of one run, and what the run has written there.
+
+    `settings` are those that `read_run` finds in a checkpoint. `in_place` says whether the
+    translator in the folder is one of this run, `best` is its validation loss, and `last_kept` the
+    step of the run's last checkpoint.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    best: float = math.inf
+    in_place: bool = False
+    last_kept: int = 0
+
+    def resume(self, saved: SavedRun, config: Config, step: int) -> None:
+        """Go on from a checkpoint; ValueError if it lies here beside another run's translator."""
+        self.last_kept = step
+        if saved.checkpoint.resolve().parent != self.path.resolve():
+            return
+        foreign = foreign_file(self.path, config, saved.tokenizer)
+        if foreign:
+            raise ValueError(
+                f"{foreign} does not belong to {saved.checkpoint.name}: go on in another folder"
+            )
+        if all((self.path / name).is_file() for name in TRANSLATOR_FILES):
+            self.in_place = True
+            self.best = min((row["val_loss"] for row in saved.history), default=math.inf)
+
+    def prepare(self) -> None:
+        """Remove what a killed run left half written; OSError if the folder cannot be written."""
+        check_writable(self.path / "config.json")
+        remove_drafts(self.path)
+
+    def keep(self, trainer: Trainer, seconds: float, history: list[dict]) -> None:
+        """Write the model if its loss is the lowest so far, a checkpoint, and the learning curve.
+
+        The first time, if the translator in the folder is not of this run, they replace all that
+        another run has written there.
+        """
+        loss = history[-1]["val_loss"]
+        notes = self.settings | {"seconds": seconds, "history": history}
+        if self.in_place:
+            forget_course(self.path)
+            drop_later_checkpoints(self.path, self.last_kept)
+            if loss < self.best:
+                save_model(trainer.ema_model, self.path)
+            write_progress(self.path, trainer, notes)
+            drop_old_checkpoints(self.path)
+        else:
+            with taken_over(self.path) as draft:
+                atomic_write(draft / "tokenizer.json", self.settings["tokenizer"].encode())
+                save_model(trainer.ema_model, draft)
+                write_progress(draft, trainer, notes)
+        self.in_place = True
+        self.best = min(self.best, loss)
+        self.last_kept = trainer.steps
+
+
+def write_progress(folder: Path, trainer: Trainer, notes: dict) -> None:
+    """Write a checkpoint and the learning curve into `folder`."""
+    save_checkpoint(trainer, checkpoint_path(folder, trainer.steps), notes)
+    atomic_write(folder / "history.json", json.dumps(notes["history"], indent=1).encode())
