@@ -40,13 +40,13 @@ class Bench:
         name = f"{self.package}.{module}"
         if name in sys.modules:
             return sys.modules[name]
-        for other in self.needs(module):
+        for other in needs(self.path, self.package, module):
             self.load(other)
         self.tell(module)
         try:
             return importlib.import_module(name)
         except BaseException as error:  # a learner's module may raise anything, even SystemExit
-            self.replace(module, self.reason(module, error))
+            self.replace(module, reason(self.path, self.package, module, error))
             return None
 
     def replace(self, module: str, reason: str) -> None:
@@ -60,41 +60,6 @@ class Bench:
         if lesson.number:
             sys.modules[f"{self.package}.{module}"] = lesson.load()
             setattr(sys.modules[self.package], module, lesson.load())
-
-    def needs(self, module: str) -> list[str]:
-        """List the chapters that a learner's module imports, as far as its text can be read."""
-        try:
-            tree = ast.parse((self.path / f"{module}.py").read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError):
-            return []
-        names: list[str] = []
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-        found = {name.split(".")[1] for name in names if name.startswith(f"{self.package}.")}
-        return [lesson.module for lesson in LESSONS if lesson.module in found - {module}]
-
-    def reason(self, module: str, error: BaseException) -> str:
-        """Say in which line a module fails, and how."""
-        if isinstance(error, SyntaxError) and error.filename:
-            line = (error.text or "").strip()
-            found = f"{self.shown(error.filename)}, line {error.lineno}: {error.msg}"
-            return f"{found}: {line}" if line else found
-        if isinstance(error, SystemExit):
-            return f"{self.package}/{module}.py calls sys.exit when it is imported"
-        frames = traceback.extract_tb(error.__traceback__)
-        mine = [frame for frame in frames if Path(frame.filename).parent == self.path]
-        where = f"{self.package}/{module}.py"
-        if mine:
-            where = f"{self.shown(mine[-1].filename)}, line {mine[-1].lineno}"
-        text = f"{where}: {type(error).__name__}: {error}".rstrip(": ")
-        return f"{text}. {FRESH}" if isinstance(error, NameError) else text
-
-    def shown(self, path: str) -> str:
-        """Return a file of the folder as package/module.py."""
-        return f"{self.package}/{Path(path).name}"
 
     @contextmanager
     def alone(self, lesson: Lesson) -> Iterator[ModuleType | None]:
@@ -118,7 +83,7 @@ class Bench:
     def stand_ins(self, module: str) -> dict[str, str]:
         """Return the broken chapters that a chapter needs, directly or not, with the reasons."""
         found: dict[str, str] = {}
-        for other in self.needs(module):
+        for other in needs(self.path, self.package, module):
             if other in self.broken:
                 found[other] = self.broken[other]
             found |= self.stand_ins(other)
@@ -149,3 +114,36 @@ def add_package(path: Path, package: str) -> None:
     sys.modules[package] = module
     if (path / "__init__.py").exists():
         spec.loader.exec_module(module)
+
+
+def needs(path: Path, package: str, module: str) -> list[str]:
+    """List the chapters that a learner's module imports, as far as its text can be read."""
+    try:
+        tree = ast.parse((path / f"{module}.py").read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    found = {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
+    return [lesson.module for lesson in LESSONS if lesson.module in found - {module}]
+
+
+def reason(path: Path, package: str, module: str, error: BaseException) -> str:
+    """Say in which line a module fails, and how."""
+    if isinstance(error, SyntaxError) and error.filename:
+        line = (error.text or "").strip()
+        found = f"{package}/{Path(error.filename).name}, line {error.lineno}: {error.msg}"
+        return f"{found}: {line}" if line else found
+    if isinstance(error, SystemExit):
+        return f"{package}/{module}.py calls sys.exit when it is imported"
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [frame for frame in frames if Path(frame.filename).parent == path]
+    where = f"{package}/{module}.py"
+    if mine:
+        where = f"{package}/{Path(mine[-1].filename).name}, line {mine[-1].lineno}"
+    text = f"{where}: {type(error).__name__}: {error}".rstrip(": ")
+    return f"{text}. {FRESH}" if isinstance(error, NameError) else text

@@ -6,7 +6,6 @@ tried, and its row. If this process dies, the events say where.
 """
 
 import argparse
-import ast
 import contextlib
 import io
 import json
@@ -14,22 +13,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from transformer.checks.claims import seeded
 from transformer.checks.harness import first_line
 from transformer.course.bench import LESSON_OF, Bench
 from transformer.course.diagnosis import diagnose
-from transformer.course.exercise import Answer, Exercise, FindBug, WriteBlock
+from transformer.course.exercise import Exercise, WriteBlock
 from transformer.course.exercises import all_exercises, exercise
 from transformer.course.folder import Folder
 from transformer.course.judging import judge
-from transformer.course.lessons import definition, lesson
+from transformer.course.lessons import lesson
 from transformer.course.memory import limit_memory
-from transformer.course.rows import BORROWED, BROKEN, EMPTY, MISSING, YOURS, Row
-from transformer.course.stub_text import progress, starter
-from transformer.course.stubs import is_borrowed, is_empty
+from transformer.course.rows import BROKEN, YOURS, Row
+from transformer.course.untried import untried
 
 
 class Examiner:
@@ -45,7 +42,7 @@ class Examiner:
         module = self.bench.load(lesson_.module)
         if module is None:
             return Row(task.id, BROKEN, self.bench.broken[lesson_.module])
-        found = self.state(task, module)
+        found = untried(task, module, self.folder)
         if found is not None:
             return self.explained(found)
         answer = getattr(module, task.name.partition(".")[0])
@@ -57,42 +54,6 @@ class Examiner:
             if culprit:
                 return Row(task.id, YOURS, note=culprit)
         return self.explained(Row(task.id, BROKEN, claim, diagnosed(task, answer)))
-
-    def state(self, task: Exercise, module: ModuleType) -> Row | None:
-        """Return the row of an exercise that is not to be judged, because nothing was written."""
-        path = f"{self.folder.package}/{lesson(task.chapter).module}.py"
-        answer: Any = module
-        for name in task.name.split("."):
-            answer = getattr(answer, name, MISSING)
-        if answer is MISSING:
-            gone = f"{task.name} is not in {path}: was its cell deleted or renamed?"
-            return Row(task.id, MISSING, gone)
-        if isinstance(task, Answer):
-            return Row(task.id, EMPTY) if answer is ... else None
-        if isinstance(task, FindBug):
-            return Row(task.id, EMPTY) if self.is_unchanged(task) else None
-        if is_borrowed(answer):
-            return Row(task.id, BORROWED, note=self.progress(task))
-        if not is_empty(answer):
-            return None
-        if isinstance(task, WriteBlock):
-            gone = "its body is empty and @borrow is gone: put @borrow back, or write the body"
-            return Row(task.id, BROKEN, gone)
-        return Row(task.id, EMPTY)
-
-    def progress(self, task: Exercise) -> str:
-        """Say which methods of a borrowed class are still empty, if others are written."""
-        if not isinstance(task, WriteBlock):
-            return ""
-        path = self.folder.module(lesson(task.chapter))
-        return progress(path.read_text(encoding="utf-8"), task.target, task.keep)
-
-    def is_unchanged(self, task: FindBug) -> bool:
-        """Return whether the bug is still as it was given."""
-        given = definition(ast.parse(starter(task, self.folder.state.seed)), task.name)
-        path = self.folder.module(lesson(task.chapter))
-        now = definition(ast.parse(path.read_text(encoding="utf-8")), task.name)
-        return given is not None and now is not None and ast.dump(given) == ast.dump(now)
 
     def explained(self, row: Row) -> Row:
         """Return the row with a word on the chapters that the library's stood in for."""
@@ -115,7 +76,7 @@ class Examiner:
         for other in all_exercises():
             if isinstance(other, WriteBlock) and other.chapter < task.chapter:
                 module = sys.modules.get(f"{self.folder.package}.{lesson(other.chapter).module}")
-                written = module is not None and self.state(other, module) is None
+                written = module is not None and untried(other, module, self.folder) is None
                 if written and complaint(other, getattr(module, other.name.partition(".")[0])):
                     return f"right by itself, but your {other.id} ({other.name}) is broken"
         return "right by itself, but not with your earlier chapters"
