@@ -17,9 +17,10 @@ from transformer.course.chapters import task
 from transformer.course.exercise import Answer, FindBug, WriteBlock, WriteTest
 from transformer.course.exercises import all_exercises, exercise, of_chapter
 from transformer.course.folder import Folder, State
+from transformer.course.hunts import bug_text, with_library
 from transformer.course.judging import difference, judge, reference
 from transformer.course.lessons import LESSONS, definition, lesson, source
-from transformer.course.stub_text import bug_text, emptied, progress, starter
+from transformer.course.stub_text import emptied, progress, starter
 from transformer.course.stubs import is_borrowed, is_empty
 
 EXERCISES = all_exercises()
@@ -145,6 +146,30 @@ def test_what_is_given_is_code(name: str) -> None:
         ast.parse(starter(one))
         assert one.name in starter(one)
     ast.parse(report.solution_text(one))
+
+
+def test_a_bug_does_not_take_the_names_of_the_learners_own_blocks() -> None:
+    text = """import torch
+
+from transformer.multi_head import MultiHeadAttention
+
+
+class wrong(MultiHeadAttention):
+    def forward(self, x, memory, mask=None):  # MultiHeadAttention
+        return MultiHeadAttention.forward(self, x, "è", MultiHeadAttention(4, 2)(x, memory))
+"""
+    found = with_library(text)
+    assert "from transformer import multi_head as library\n" in found
+    assert "class wrong(library.MultiHeadAttention):" in found and "# MultiHead" in found
+    assert 'library.MultiHeadAttention.forward(self, x, "è", library.MultiHeadAttention(' in found
+    two = with_library("from transformer.a import f\nfrom transformer.b.c import (\n g,\n)\nf(g)\n")
+    assert two.split("\n") == [
+        "from transformer import a as library_a",
+        "from transformer.b import c as library_c",
+        "",
+        "",
+        "library_a.f(library_c.g)",
+    ]
 
 
 # --- lessons --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What `course` prints: tables, hints and solutions."""
 
+import ast
 import inspect
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -9,9 +10,10 @@ from transformer.course import rows as states
 from transformer.course.exercise import Answer, Exercise, FindBug, WriteBlock, WriteTest
 from transformer.course.exercises import exercise
 from transformer.course.folder import State
+from transformer.course.hunts import bug_text
 from transformer.course.lessons import lesson, source
 from transformer.course.rows import Row
-from transformer.course.stub_text import bug_text, task_text
+from transformer.course.stub_text import task_text
 
 WIDTH = 96
 TITLE = 44
@@ -89,10 +91,19 @@ def solution_text(task: Exercise) -> str:
         text = source(lesson(task.chapter).module, task.target)
         return text if isinstance(task, WriteBlock) else text.replace(task.target, task.name, 1)
     if isinstance(task, WriteTest):
-        text = inspect.getsource(task.solution)
+        text = without_types(inspect.getsource(task.solution))
         return f"{task.given}\n\n\n{text}" if task.given else text
     assert isinstance(task, Answer)
     return f"{inspect.getsource(task.solution)}\n{task.name} = {shown(task.solution())}"
+
+
+def without_types(text: str) -> str:
+    """Return a function without the types in its signature, whose names a cell may not have."""
+    node = ast.parse(text).body[0]
+    assert isinstance(node, ast.FunctionDef)
+    names = ", ".join(argument.arg for argument in node.args.args)
+    body = text.splitlines()[node.body[0].lineno - 1 :]
+    return "\n".join([f"def {node.name}({names}):", *body]) + "\n"
 
 
 def shown(value: object) -> str:

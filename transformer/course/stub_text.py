@@ -5,8 +5,8 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 
-from transformer import zoo
 from transformer.course.exercise import Answer, Exercise, FindBug, Predict, WriteTest
+from transformer.course.hunts import bug_text
 from transformer.course.lessons import definition
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -108,27 +108,6 @@ def starter(exercise: Exercise, seed: int = 0) -> str:
         raise ValueError(f"exercise {exercise.id} has no cell of its own")
     gap = "\n" if isinstance(exercise, Answer) else "\n\n"
     return f"{exercise.given}\n{gap}{body}" if exercise.given else body
-
-
-def bug_text(exercise: FindBug, seed: int = 0) -> str:
-    """Return the wrong implementation under the exercise's name, without a word on the mistake."""
-    text = zoo.member(exercise.bug(seed).member).source
-    lines = text.splitlines()
-    hidden: set[int] = set()
-    for node in ast.parse(text).body:
-        if is_secret(node):
-            hidden.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    kept = [line for number, line in enumerate(lines, start=1) if number not in hidden]
-    source = re.sub(r"\bwrong\b", exercise.name, "\n".join(kept))
-    return re.sub(r"\n{3,}", "\n\n\n", source).strip()
-
-
-def is_secret(node: ast.stmt) -> bool:
-    """Return whether a line of the zoo says what is wrong."""
-    if isinstance(node, ast.Assign):
-        names = {name.id for name in node.targets if isinstance(name, ast.Name)}
-        return bool(names & {"CHECK", "CAUGHT_BY", "OPTIONS"})
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def task_text(exercise: Exercise, seed: int = 0) -> str:
