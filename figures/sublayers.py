@@ -33,9 +33,9 @@ def heads() -> Canvas:
         c.line(box.right, (580, box.centre[1]), colour=colour)
     _join(c, 198.5)
     for middle, shape in (
-        (220, "b t (h d) → b h t d"),
+        (220, "b t (h d_head) → b h t d_head"),
         (468, "(b, h, t, 64)"),
-        (656, "b h t d → b t (h d)"),
+        (656, "b h t d_head → b t (h d_head)"),
     ):
         c.text(middle, 380, shape, 11.5, "mono", MUTED)
     return c
