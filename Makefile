@@ -27,7 +27,9 @@ comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
-.PHONY: help course lab test quick lint types sync notebooks figures test-notebooks test-everywhere \
+NAME ?= mine
+
+.PHONY: help course lab start test quick lint types sync notebooks figures test-notebooks test-everywhere \
   coverage wheel mutants constraints bench curves quality clean
 
 help: ## this list
@@ -51,6 +53,9 @@ course: $(INSTALLED) ## run every chapter in order, train the translator, transl
 lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: make lab ARGS="--port 8899")
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(RUN) -m jupyterlab \
 	  --LabApp.default_url=/lab/tree/notebooks/00_introduction.ipynb $(ARGS)
+
+start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up to date (make start NAME=mine)
+	@$(RUN) -m transformer course start $(NAME)
 
 # The tests train a translator of their own, once for each clone.
 test quick test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer

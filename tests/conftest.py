@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LONG = {
     "test_cli",
     "test_composes",
+    "test_course_check",
+    "test_course_diagnosis",
+    "test_course_folder",
     "test_course_translator",
     "test_cpu",
     "test_ctranslate2",

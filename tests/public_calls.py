@@ -28,10 +28,12 @@ from transformer import (
     recipes,
     texts,
     training,
+    zoo,
 )
 from transformer import fast_decoding as fd
 from transformer import fast_training as ft
 from transformer.attention import attention, attention_weights
+from transformer.course import borrow
 from transformer.decoder import Decoder, DecoderLayer, causal_mask, padding_mask
 from transformer.embeddings import TokenEmbedding
 from transformer.encoder import Encoder, EncoderLayer
@@ -676,3 +678,16 @@ def follow_the_example(w: World) -> None:
     example.head_projections(3)
     example.tokens(w.src)
     example.weights("encoder")
+
+
+# --- the course and the zoo -----------------------------------------------------------------------
+
+
+@calls("course.borrow", "zoo.Member", "zoo.member", "zoo.members", "zoo.names")
+def borrow_a_block_and_visit_the_zoo(w: World) -> None:
+    def forward():
+        return w.x
+
+    assert borrow(forward)() is w.x
+    first = zoo.names()[0]
+    assert zoo.member(first).name == next(zoo.members(zoo.member(first).check)).name

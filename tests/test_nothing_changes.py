@@ -30,9 +30,11 @@ from transformer.model import Config, Transformer
 from transformer.multi_head import head_weights
 
 MODULES = [*CHAPTERS, "files", "metrics", "reader", "texts", "translator"]
-PACKAGES = ["corpora", "engines", "recipes", "checks", "example"]
+PACKAGES = ["corpora", "engines", "recipes", "checks", "course", "zoo", "example"]
 EXEMPT = {
     "checks.CheckError": "an exception",
+    "course.use_folder": "it is there to change the search path (tests/test_course_folder.py)",
+    "course.translate_with": "it calls use_folder",
     "engines.Engine": "a protocol, without code",
     "engines.Hypothesis": "a tuple",
     "engines.Search": "a frozen dataclass of numbers",

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from transformer.course import rows as states
@@ -18,6 +18,7 @@ from transformer.course.stub_text import task_text
 WIDTH = 96
 TITLE = 44
 HINTS = 3
+REASONS = 5
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -55,9 +56,13 @@ def total(rows: Sequence[Row]) -> str:
     return f"{' · '.join(parts)} · {states.share(rows)} % of the blocks are yours"
 
 
-def reasons(names: Iterable[str]) -> str:
-    """Return why the solutions of these exercises work."""
-    return "\n\n".join(f"{name} is right.\n{exercise(name).why.strip()}" for name in names)
+def reasons(names: Sequence[str]) -> str:
+    """Return why the solutions of these exercises work; of many, only of the first ones."""
+    parts = [f"{name} is right.\n{exercise(name).why.strip()}" for name in names[:REASONS]]
+    if len(names) > REASONS:
+        more = f"{len(names) - REASONS} more are right"
+        parts.append(f"{more}. `course reveal ID` says why a solution works.")
+    return "\n\n".join(parts)
 
 
 # --- hints ----------------------------------------------------------------------------------------
@@ -80,9 +85,9 @@ def wrapped(text: str) -> str:
 
 
 def solution(name: str) -> str:
-    """Return the solution of an exercise."""
+    """Return the solution of an exercise, and why it works."""
     task = exercise(name)
-    return f"The solution of {name}\n\n{solution_text(task).rstrip()}"
+    return f"The solution of {name}\n\n{solution_text(task).rstrip()}\n\n{task.why.strip()}"
 
 
 def solution_text(task: Exercise) -> str:

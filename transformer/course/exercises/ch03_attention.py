@@ -98,8 +98,8 @@ EXERCISES: list[Exercise] = [
         task="""
 Write `attention_weights`, the factor in front of $V$ in the equation above.
 
-- `q` is `... q d` and `k` is `... k d`. The axes in front may be none, a batch, or a batch and
-  heads.
+- `q` is `... q d_head` and `k` is `... k d_head`. The axes in front may be none, a batch, or a
+  batch and heads.
 - `mask` broadcasts to `... q k`, and `True` means *may attend*. It may be `None`.
 - Every row sums to 1, except that of a query which may attend to no key: it is a row of zeros, and
   not of `nan`.
@@ -110,9 +110,9 @@ Write `attention_weights`, the factor in front of $V$ in the equation above.
             "dot product, divided by √d. Keys that are hidden get the score -∞, because the "
             "exponential of -∞ is exactly 0. A softmax over the keys makes each row sum to 1. A "
             "row that holds nothing but -∞ needs a fourth step.",
-            'The scores are `einsum(q, k, "... q d, ... k d -> ... q k")`, and they keep this '
-            "shape to the end. `mask.any(-1, keepdim=True)` is `... q 1`: True for a query that "
-            "may attend to something.",
+            'The scores are `einsum(q, k, "... q d_head, ... k d_head -> ... q k")`, and they keep '
+            "this shape to the end. `mask.any(-1, keepdim=True)` is `... q 1`: True for a query "
+            "that may attend to something.",
         ),
         why="""
 Keys are hidden *before* the softmax, so the other weights of the row are shared out among the keys
@@ -161,8 +161,8 @@ Write down your five answers first. Then run the cell below.
         hints=(
             "Softmax gives the same weights when one number is added to all scores of a row. Which "
             "of the changes does only that? And which change nothing but the order of a sum?",
-            "`q` is `1 d`, `k` and `v` are `k d`, and the result is `1 d`. The axis `k` is summed "
-            "over: no number of the result belongs to a place in it.",
+            "`q` is `1 d_head`, `k` and `v` are `k d_head`, and the result is `1 d_head`. The axis "
+            "`k` is summed over: no number of the result belongs to a place in it.",
         ),
         why="""
 What is the same for all keys cancels in the softmax. This is why the bias of the keys, in chapter
