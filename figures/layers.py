@@ -48,7 +48,7 @@ def encoder_layer() -> Canvas:
     out = c.box(724, 120, 72, 36, "memory", "teal", 12, "mono")
     c.arrow(norm_2.right, out.left)
     for x in (60, 396, 760):
-        c.text(x, 174 if x != 396 else 214, "(b, t, d)", 11.5, "mono", MUTED)
+        c.text(x, 174 if x != 396 else 214, "b t d_model", 11.5, "mono", MUTED)
     c.line((396, 146), (396, 202), colour=EDGE, dash="2 3")
     _everyone(c, 240)
     return c
