@@ -92,9 +92,10 @@ from transformer.residual_norm import PostNorm
 # print(masked.softmax(-1))
 
 # %% [markdown]
-# $e^{-\infty} = 0$. Row 2, the third, keeps $1, 2, 3$ and divides by $6$: $0.17, 0.33, 0.50$, and exactly $0$
-# for the word to come. The masked score is absent from the sum in the denominator too; that is why
-# the mask comes *before* the softmax. Compare the first three rows with a sentence of three words:
+# $e^{-\infty} = 0$. Row 2, the third, keeps $1, 2, 3$ and divides by $6$: $0.17, 0.33, 0.50$, and
+# exactly $0$ for the word to come. The masked score is absent from the sum in the denominator too;
+# that is why the mask comes *before* the softmax. Compare the first three rows with a sentence of
+# three words:
 
 # %% tags=["active-ipynb"]
 # three = masked[:3, :3].softmax(-1)
@@ -287,11 +288,12 @@ class Decoder(nn.Module):
 #
 # cross = base.layers[0].cross_attention
 # keys, values = cross.project_kv(wide_memory)
+# out = base(wide_x, wide_memory, causal_mask(8))
 # print("queries, from the decoder", *cross.split_heads(cross.w_q(wide_x)).shape, "b h q d_head")
 # print("keys,    from the memory ", *keys.shape, "b h k d_head")
 # print("values,  from the memory ", *values.shape, "b h k d_head")
 # print("weights, target × source ", *head_weights(cross, wide_x, wide_memory).shape, "b h q k")
-# print("after all six layers     ", *base(wide_x, wide_memory, causal_mask(8)).shape, "b t d_model")
+# print("after all six layers     ", *out.shape, "b t d_model")
 
 # %% [markdown]
 # There is a row for each **target** token and a column for each **source** token; their numbers may
@@ -367,7 +369,8 @@ class Decoder(nn.Module):
 #     got = ours(wide_x, wide_memory, causal_mask(8), rearrange(real, "b k -> b 1 1 k"))
 #     want = theirs(wide_x, wide_memory, **hidden)
 #     torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
-#     print(residual.__name__, "equal to nn.TransformerDecoder, last norm:", theirs.norm is not None)
+#     last_norm = type(ours.norm).__name__
+#     print(residual.__name__, "equal to nn.TransformerDecoder, last norm:", last_norm)
 
 # %% [markdown]
 # ### Nothing left to copy
@@ -429,12 +432,13 @@ class Decoder(nn.Module):
 # looks = head_weights(second.cross_attention, y, memory, src_mask).mean(1)[0]
 #
 # rows = [f"{old} → {new}" for old, new in zip(read[0], tokens(batch.labels)[0])]
-# plot_attention(looks, queries=rows, keys=tokens(batch.src)[0], title="Where the second layer looks")
+# columns = tokens(batch.src)[0]
+# plot_attention(looks, queries=rows, keys=columns, title="Where the second layer looks")
 
 # %% [markdown]
 # *Gatto* comes from *cat* and *tappeto* from *mat*; the first three tokens, *c'è*, come from *there
-# is*. *Un* looks at *a* and even more at *cat*, and *sul* at *on* and at *mat*: the nouns decide the
-# gender. The model learned this alignment from pairs of sentences alone. (Chapter 12 shows the
+# is*. *Un* looks at *a* and even more at *cat*, and *sul* at *on* and at *mat*: the nouns decide
+# the gender. The model learned this alignment from pairs of sentences alone. (Chapter 12 shows the
 # map for sentences that the model translates by itself.)
 
 # %% [markdown]
@@ -503,10 +507,11 @@ class Decoder(nn.Module):
 # plot_bars(shares, ylabel="share of sentences", title="Written right, token by token")
 
 # %% [markdown]
-# The inverted mask has the lowest loss from the start and writes nothing right: its layer learned to
-# copy the next token, which is not there when it writes. Without a mask, a layer can copy or read
-# the source, and the seed decides which it learns first: from the three seeds, one model writes
-# nothing right and another many sentences. No error is raised, and no loss shows the mistake; only writing does.
+# The inverted mask has the lowest loss from the start and writes nothing right: its layer learned
+# to copy the next token, which is not there when it writes. Without a mask, a layer can copy or
+# read the source, and the seed decides which it learns first: from the three seeds, one model
+# writes nothing right and another many sentences. No error is raised, and no loss shows the
+# mistake; only writing does.
 #
 # (With the inverted mask the last query has no key. Here it gets zeros; elsewhere it gets `nan`, or
 # an even mix of all values where $-10^9$ stands for $-\infty$.)
