@@ -183,7 +183,7 @@ def model() -> Canvas:
     c = Canvas(
         900,
         360,
-        "The shapes through the whole model: 64 sentences of 8 tokens, 512 features, v words",
+        "The shapes through the whole model: 64 sentences of 8 tokens, 512 features, vocab tokens",
     )
     encoder = _lane(c, 96, "src", "encoder", "× 6 layers")
     decoder = _lane(c, 236, "tgt", "decoder", "× 6 layers")
@@ -195,7 +195,7 @@ def model() -> Canvas:
     note(c, 601, 154, "keys and values", size=11.5)
     _logits(c, decoder)
     sizes = "64 sentences · 8 tokens · d_model 512 = 8 heads of 64 · d_ff 2048"
-    c.text(450, 334, f"{sizes} · v tokens in the vocabulary", 12, colour=MUTED)
+    c.text(450, 334, f"{sizes} · vocab 37000", 12, colour=MUTED)
     return c
 
 
@@ -207,7 +207,7 @@ def _logits(c: Canvas, decoder: Box) -> None:
     c.arrow(linear.right, softmax.left)
     c.arrow(softmax.right, (886, 236))
     c.text(620, 276, "(64, 8, 512)", 11.5, "mono", INK)
-    c.text(750, 276, "(64, 8, v)", 11.5, "mono", INK)
+    c.text(750, 276, "(64, 8, vocab)", 11.5, "mono", INK)
     c.text(750, 293, "logits", 11.5, "mono", MUTED)
     note(c, 814, 186, "in the loss and\nin decoding only", size=11.5)
 
@@ -215,7 +215,7 @@ def _logits(c: Canvas, decoder: Box) -> None:
 def _lane(c: Canvas, y: float, name: str, stack: str, times: str) -> Box:
     """Draw one side of the model, from ids to the stack of layers."""
     ids = c.box(24, y - 18, 60, 36, name, "green", 13, "mono")
-    embedding = c.box(138, y - 18, 112, 36, "embedding · √d", "rose", 12.5)
+    embedding = c.box(138, y - 18, 112, 36, "embedding\n· √d_model", "rose", 12)
     total = c.plus(318, y, "teal", 10)
     for i in (2, 1, 0):
         block = c.box(438 + 5 * i, y - 30 - 5 * i, 122, 60, tone="teal")
