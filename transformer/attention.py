@@ -8,6 +8,18 @@ look at them.**
 ![The architecture; the scaled dot-product inside its three attention blocks is lit](../figures/architecture_03.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 1](01_embeddings.ipynb) and [chapter 2](02_positional_encoding.ipynb),
+# for the rows that attention reads; softmax, which turns numbers into positive shares that sum to 1
+# by $e^{x_i} / \sum_j e^{x_j}$. About 45 minutes. In the paper:
+# [section 3.2.1](https://arxiv.org/abs/1706.03762).
+#
+# **What you will be able to do**
+#
+# - compute attention for three words on paper, and write it with a mask;
+# - say what queries, keys and values are for, and which axis of the weights is which;
+# - explain the division by the square root, and show what happens without it.
+
 # %%
 import math
 
@@ -15,18 +27,6 @@ import torch.nn.functional as F
 from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-# %% [markdown]
-# **What you need**: [chapter 1](01_embeddings.ipynb) and [chapter 2](02_positional_encoding.ipynb),
-# for the rows that attention reads; softmax, which turns numbers into positive shares that sum to 1
-# by $e^{x_i} / \sum_j e^{x_j}$. About 45 minutes. In the paper: [section
-# 3.2.1](https://arxiv.org/abs/1706.03762).
-#
-# **What you will be able to do**
-#
-# - compute attention for three words on paper, and write it with a mask;
-# - say what queries, keys and values are for, and which axis of the weights is which;
-# - explain the division by the square root, and show what happens without it.
 
 # %% [markdown]
 # ## The question
@@ -98,10 +98,10 @@ from torch import Tensor
 # %% [markdown]
 # ## The definition
 #
-# For queries $Q$ and keys $K$ whose rows have $d_{head}$ features, and values $V$,
+# For queries $Q$ and keys $K$ whose rows have $d_\text{head}$ features, and values $V$,
 #
 # $$\operatorname{Attention}(Q, K, V)
-# = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{d_{head}}}\right) V$$
+# = \operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt{d_\text{head}}}\right) V$$
 #
 # ![Queries meet keys in a table of scores, softmax makes each row a mixing formula, and the values are mixed](../figures/03_attention.svg)
 
@@ -205,9 +205,9 @@ def attention(
 # ### Why divide by the root?
 #
 # If the features of $q$ and $k$ are independent with variance 1, their dot product is a sum of
-# $d_{head}$ terms of variance 1. Its variance is $d_{head}$ and its standard deviation
-# $\sqrt{d_{head}}$; with 512 features that is 22.6. Before you run the cell: what will softmax make
-# of such scores?
+# $d_\text{head}$ terms of variance 1. Its variance is $d_\text{head}$ and its standard deviation
+# $\sqrt{d_\text{head}}$; with 512 features that is 22.6. Before you run the cell: what will softmax
+# make of such scores?
 
 # %% tags=["active-ipynb"]
 # for d_head in (4, 64, 512):
@@ -307,8 +307,8 @@ def attention(
 # %% [markdown]
 # It looks for nouns: the columns of *cat* and *mat* are dark, and *on* attends to *mat*. In the
 # second sentence, which has no noun, it attends to the pronouns *i* and *you*, which decide how
-# *love* is translated. The columns of `<pad>` are exactly 0 (its rows are computed, too, but nobody
-# reads them):
+# *love* is translated. The columns of `<pad>` are exactly 0 (its rows are computed, too, but no
+# word attends to them):
 
 # %% tags=["active-ipynb"]
 # plot_attention(learned[1], words[1], words[1], "The second sentence: its padding is hidden")
@@ -366,8 +366,8 @@ def attention(
 
 # %% [markdown]
 # It does not: with the scale both rates find the word after some twenty steps, without it neither
-# does in a hundred. The wrong choices at the start are confident ones, whose gradient is almost
-# zero, so they are unlearned slowly.
+# does in a hundred. The choices at the start are random but confident. For most of them almost no
+# gradient reaches the scores, as measured above, so they are unlearned slowly.
 
 # %% [markdown]
 # ## Exercises
@@ -379,7 +379,8 @@ def attention(
 #
 # Each query is compared with every key, softmax turns its scores into weights that sum to 1, and
 # the weights mix the values. Rows are queries, columns are keys, and `True` in a mask means *may
-# attend*. The division by $\sqrt{d_{head}}$ keeps the scores near 1, where softmax can still learn.
+# attend*. The division by $\sqrt{d_\text{head}}$ keeps the scores near 1, where softmax can still
+# learn.
 #
 # **Write it from memory**: close the chapter and write `attention_weights`, with its mask and its
 # rows without a key; `check_attention_weights(attention_weights)` says whether it is right.
@@ -389,7 +390,7 @@ def attention(
 #
 # | the paper | here | why |
 # |---|---|---|
-# | $\operatorname{softmax}(QK^\top/\sqrt{d_k})\,V$ ([equation 1](https://arxiv.org/abs/1706.03762)) | the same, in one fused kernel; $d_k$ is called $d_{head}$ | the weights are never stored |
+# | $\operatorname{softmax}(QK^\top/\sqrt{d_k})\,V$ ([equation 1](https://arxiv.org/abs/1706.03762)) | the same, in one fused kernel; $d_k$ is called $d_\text{head}$ | the weights are never stored |
 # | masks by "setting to $-\infty$" (section 3.2.3) | boolean, `True` = may attend | one polarity everywhere |
 # | does not mention a query without keys | returns zeros | padding can hide every key of a row, and `nan` spreads |
 

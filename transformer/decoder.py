@@ -7,6 +7,17 @@ r"""
 ![The architecture; the decoder, N layers of 3 sublayers, is lit](../figures/architecture_08.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 7](07_encoder.ipynb), for the layer and the memory;
+# [chapter 3](03_attention.ipynb), for what a mask does. About 45 minutes. In the paper:
+# [section 3.1](https://arxiv.org/abs/1706.03762) and section 3.2.3.
+#
+# **What you will be able to do**
+#
+# - write the causal mask and the decoder layer, and join the two masks of a batch;
+# - explain why one pass in training gives a prediction at every position;
+# - recognise a leaking mask, whose loss is excellent and whose translations are wrong.
+
 # %%
 import torch
 from einops import rearrange
@@ -16,17 +27,6 @@ from torch import Tensor, nn
 from transformer.feed_forward import FeedForward
 from transformer.multi_head import MultiHeadAttention
 from transformer.residual_norm import PostNorm
-
-# %% [markdown]
-# **What you need**: [chapter 7](07_encoder.ipynb), for the layer and the memory; [chapter
-# 3](03_attention.ipynb), for what a mask does. About 45 minutes. In the paper: [section
-# 3.1](https://arxiv.org/abs/1706.03762) and section 3.2.3.
-#
-# **What you will be able to do**
-#
-# - write the causal mask and the decoder layer, and join the two masks of a batch;
-# - explain why one pass in training gives a prediction at every position;
-# - recognise a leaking mask, whose loss is excellent and whose translations are wrong.
 
 # %% [markdown]
 # ## The question
@@ -176,8 +176,7 @@ def padding_mask(ids: Int[Tensor, "b t"], pad_id: int) -> Bool[Tensor, "b 1 1 t"
 # \operatorname{Layer}(x, m) &= \operatorname{LayerNorm}(z + \operatorname{FeedForward}(z))
 # \end{aligned}$$
 #
-# ![A decoder layer: masked self-attention, cross-attention with keys and values from the memory,
-# feed-forward; three residuals](../figures/08_decoder_layer.svg)
+# ![A decoder layer: masked self-attention, cross-attention with keys and values from the memory, feed-forward; three residuals](../figures/08_decoder_layer.svg)
 
 
 # %% tags=["exercise"]

@@ -8,14 +8,6 @@ into a vector.**
 ![The architecture; the two embedding boxes, below the encoder and below the decoder, are lit](../figures/architecture_01.svg)
 """
 
-# %%
-import math
-
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-
 # %% [markdown]
 # **What you need**: [chapter 0](00_introduction.ipynb), for the running example and the letters.
 # About 25 minutes. In the paper: [section 3.4](https://arxiv.org/abs/1706.03762).
@@ -25,6 +17,14 @@ from torch import Tensor, nn
 # - turn token ids into vectors, and say why an id must not be used as a number;
 # - write the embedding layer, with the right size of its first weights and its factor;
 # - explain how one table can serve the source, the target and the output.
+
+# %%
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 # %% [markdown]
 # ## The question
@@ -97,7 +97,7 @@ from torch import Tensor, nn
 # %% [markdown]
 # ![Seven tokens become seven ids, each id points at a row of the table, and the rows are the vectors](../figures/01_lookup.svg)
 #
-# The table $E$ has a row for each token of the vocabulary and a column for each of $d_{model}$
+# The table $E$ has a row for each token of the vocabulary and a column for each of $d_\text{model}$
 # features. Its numbers are weights like any others: they start at random, and training changes
 # them. Sentence → tokens → ids → vectors: **the ids are fixed by the vocabulary, the vectors are
 # learned**.
@@ -107,11 +107,12 @@ from torch import Tensor, nn
 #
 # The vector of the token with id $i$ is
 #
-# $$x = \sqrt{d_{model}} \; E_i
-# \qquad\text{with}\qquad E_{ij} \sim \mathcal{N}(0, 1/d_{model}) \text{ at the start}$$
+# $$x = \sqrt{d_\text{model}} \; E_i
+# \qquad\text{with}\qquad E_{ij} \sim \mathcal{N}(0, 1/d_\text{model}) \text{ at the start}$$
 #
 # that is, the entries of the table are drawn from a normal distribution with mean 0 and variance
-# $1/d_{model}$. Why the factor $\sqrt{d_{model}}$? Below we measure what happens without it.
+# $1/d_\text{model}$. Why the factor $\sqrt{d_\text{model}}$? Below we measure what happens without
+# it.
 
 
 # %% tags=["exercise"]
@@ -156,7 +157,7 @@ class TokenEmbedding(nn.Module):
 # ### Equal to PyTorch
 #
 # PyTorch has this layer too, without the root. With the same table, its result times
-# $\sqrt{d_{model}}$ equals ours. Here it is at the paper's size:
+# $\sqrt{d_\text{model}}$ equals ours. Here it is at the paper's size:
 
 # %% tags=["active-ipynb"]
 # ours = TokenEmbedding(vocab_size=37_000, d_model=512)
@@ -234,15 +235,15 @@ class TokenEmbedding(nn.Module):
 # tables are trained.
 
 # %% [markdown]
-# ### Why times $\sqrt{d_{model}}$?
+# ### Why times $\sqrt{d_\text{model}}$?
 #
 # The table is used in two ways, and they need different sizes.
 #
 # - **The input** adds a position to each word (chapter 2). Positions are sines and cosines, whose
 #   typical size is $\sqrt{1/2} = 0.71$. A word should be about as large: entries of size 1.
-# - **The output** sums $d_{model}$ products $x_j E_{ij}$. If the features of $x$ have size 1, a
-#   logit is $\sqrt{d_{model}}$ times as large as the entries. It should be about 1: entries of size
-#   $1/\sqrt{d_{model}}$.
+# - **The output** sums $d_\text{model}$ products $x_j E_{ij}$. If the features of $x$ have size 1,
+#   a logit is $\sqrt{d_\text{model}}$ times as large as the entries. It should be about 1: entries
+#   of size $1/\sqrt{d_\text{model}}$.
 #
 # The two sizes differ by a factor of $\sqrt{512} = 22.6$. So the table starts small, for the
 # output, and its rows are multiplied for the input.
@@ -272,14 +273,14 @@ class TokenEmbedding(nn.Module):
 #   confident: the first loss is 86.
 # - Xavier starts well as an output layer, but its size depends on the vocabulary, and here words
 #   are half as large as positions.
-# - $\mathcal{N}(0, 1/d_{model})$ suits both, at any vocabulary and any width.
+# - $\mathcal{N}(0, 1/d_\text{model})$ suits both, at any vocabulary and any width.
 
 # %% [markdown]
 # ### The check
 #
 # `check_embedding` looks for mistakes that are made in practice: a missing root, a factor of
-# $d_{model}$ or $1/\sqrt{d_{model}}$ in its place, rows from $\mathcal{N}(0, 1)$ or Xavier, a table
-# that gets no gradient, and a result in another precision than the table's.
+# $d_\text{model}$ or $1/\sqrt{d_\text{model}}$ in its place, rows from $\mathcal{N}(0, 1)$ or
+# Xavier, a table that gets no gradient, and a result in another precision than the table's.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_embedding
@@ -405,7 +406,7 @@ class TokenEmbedding(nn.Module):
 # their positions. The control learns as fast as the model with the root (the two curves coincide),
 # so what counts is the **size**, not the root itself. The root, the initialisation and the tying
 # make sense only together: copy one without the others, and a size is wrong by a factor of
-# $\sqrt{d_{model}}$.
+# $\sqrt{d_\text{model}}$.
 
 # %% [markdown]
 # ## Exercises
@@ -416,9 +417,9 @@ class TokenEmbedding(nn.Module):
 # ## Summary
 #
 # An id is a name, so the model looks up a learned row for it. The rows start with variance
-# $1/d_{model}$ and are multiplied by $\sqrt{d_{model}}$, so that one table fits both ends of the
-# model: as large as positions at the input, and small enough for logits at the output. Training
-# moves words that are used alike in the same direction.
+# $1/d_\text{model}$ and are multiplied by $\sqrt{d_\text{model}}$, so that one table fits both ends
+# of the model: as large as positions at the input, and small enough for logits at the output.
+# Training moves words that are used alike in the same direction.
 #
 # **Write it from memory**: close the chapter and write `TokenEmbedding`, with its first weights and
 # its factor; `check_embedding(TokenEmbedding)` says whether it is right.
@@ -428,9 +429,9 @@ class TokenEmbedding(nn.Module):
 #
 # | the paper | here | why |
 # |---|---|---|
-# | multiplies the table by $\sqrt{d_{\text{model}}}$ ([section 3.4](https://arxiv.org/abs/1706.03762)) | the same | words and positions of similar size |
+# | multiplies the table by $\sqrt{d_\text{model}}$ ([section 3.4](https://arxiv.org/abs/1706.03762)) | the same | words and positions of similar size |
 # | one table for source, target and output (section 3.4) | the same; the output adds a bias | 38 million fewer weights |
-# | does not say how the table starts | $\mathcal{N}(0, 1/d_{model})$ | the size for which the root and the tying fit together |
+# | does not say how the table starts | $\mathcal{N}(0, 1/d_\text{model})$ | the size for which the root and the tying fit together |
 
 # %% [markdown]
 # **Shapes so far**

@@ -4,17 +4,8 @@ r"""
 
 **Two sublayers, six times: the output for every source word depends on the whole sentence.**
 
-![The architecture; the encoder, a stack of N layers of two sublayers each, is
-lit](../figures/architecture_07.svg)
+![The architecture; the encoder, a stack of N layers of two sublayers each, is lit](../figures/architecture_07.svg)
 """
-
-# %%
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
-
-from transformer.feed_forward import FeedForward
-from transformer.multi_head import MultiHeadAttention
-from transformer.residual_norm import PostNorm
 
 # %% [markdown]
 # **What you need**: [chapter 4](04_multi_head.ipynb), [chapter 5](05_residual_norm.ipynb) and
@@ -26,6 +17,14 @@ from transformer.residual_norm import PostNorm
 # - write an encoder layer and the stack, and say what each sublayer contributes;
 # - explain why layers are stacked, and name something that one layer cannot compute;
 # - hide padding on the right axis, and show that the memory does not depend on it.
+
+# %%
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from transformer.feed_forward import FeedForward
+from transformer.multi_head import MultiHeadAttention
+from transformer.residual_norm import PostNorm
 
 # %% [markdown]
 # ## The question
@@ -132,9 +131,7 @@ from transformer.residual_norm import PostNorm
 # \operatorname{Layer}(x) &= \operatorname{LayerNorm}(y + \operatorname{FeedForward}(y))
 # \end{aligned}$$
 #
-# ![An encoder layer: self-attention, then feed-forward, each with a residual around it and a norm
-# behind it; below, the word cat attends to every word before and after
-# it](../figures/07_encoder_layer.svg)
+# ![An encoder layer: self-attention, then feed-forward, each with a residual around it and a norm behind it; below, the word cat attends to every word before and after it](../figures/07_encoder_layer.svg)
 
 # %% [markdown]
 # It is called *self*-attention because queries, keys and values all come from the same sentence:

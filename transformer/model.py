@@ -8,6 +8,17 @@ prediction of the next token.**
 ![The architecture; everything from the embeddings to the softmax is lit](../figures/architecture_09.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 1](01_embeddings.ipynb), for the table and its size;
+# [chapter 7](07_encoder.ipynb) and [chapter 8](08_decoder.ipynb), the two stacks. About 45
+# minutes. In the paper: [section 3.4](https://arxiv.org/abs/1706.03762), figure 1 and table 3.
+#
+# **What you will be able to do**
+#
+# - put the blocks together, from two batches of ids to logits;
+# - count the parameters of a model on paper, and check the count;
+# - predict the first loss of an untrained model, and use it to find mistakes.
+
 # %%
 import json
 from collections.abc import Iterator
@@ -30,17 +41,6 @@ from transformer.files import atomic_write, read_tensors
 from transformer.multi_head import MultiHeadAttention
 from transformer.positional_encoding import PositionalEncoding
 from transformer.residual_norm import PostNorm, PreNorm
-
-# %% [markdown]
-# **What you need**: [chapter 1](01_embeddings.ipynb), for the table and its size; [chapter
-# 7](07_encoder.ipynb) and [chapter 8](08_decoder.ipynb), the two stacks. About 45 minutes. In the
-# paper: [section 3.4](https://arxiv.org/abs/1706.03762), figure 1 and table 3.
-#
-# **What you will be able to do**
-#
-# - put the blocks together, from two batches of ids to logits;
-# - count the parameters of a model on paper, and check the count;
-# - predict the first loss of an untrained model, and use it to find mistakes.
 
 # %% [markdown]
 # ## The question
@@ -93,8 +93,8 @@ from transformer.residual_norm import PostNorm, PreNorm
 #
 # With $E$ the table, $P$ the positions, and the ids of the source and of the target so far:
 #
-# $$M = \operatorname{Encoder}(\sqrt{d_{model}}\,E[\text{src}] + P) \qquad
-# X = \operatorname{Decoder}(\sqrt{d_{model}}\,E[\text{tgt}] + P,\; M)$$
+# $$M = \operatorname{Encoder}(\sqrt{d_\text{model}}\,E[\text{src}] + P) \qquad
+# X = \operatorname{Decoder}(\sqrt{d_\text{model}}\,E[\text{tgt}] + P,\; M)$$
 #
 # $$\text{logits} = X\,E^\top + b$$
 #
@@ -536,8 +536,8 @@ def init_weights(module: nn.Module) -> None:
 #
 # It knows nothing, so its guesses should be nearly uniform, and the loss near the cross-entropy of
 # a uniform guess: $\ln 37{,}000 = 10.5$. How near can be predicted. The decoder's states have
-# variance 1 and the entries of $E$ have variance $1/d_{model}$, so the logits have variance 1, and
-# normally distributed logits of variance 1 add $\frac12$ to the loss. Will it be 11.0?
+# variance 1 and the entries of $E$ have variance $1/d_\text{model}$, so the logits have variance 1,
+# and normally distributed logits of variance 1 add $\frac12$ to the loss. Will it be 11.0?
 
 # %% tags=["active-ipynb"]
 # import math

@@ -8,14 +8,6 @@ which word came where.**
 ![The architecture; the two positional encodings, of source and of target, are lit](../figures/architecture_02.svg)
 """
 
-# %%
-import math
-
-import torch
-from einops import einsum
-from jaxtyping import Float
-from torch import Tensor, nn
-
 # %% [markdown]
 # **What you need**: [chapter 1](01_embeddings.ipynb), for the word vectors and their size; sine and
 # cosine. About 35 minutes. In the paper: [section 3.5](https://arxiv.org/abs/1706.03762).
@@ -25,6 +17,14 @@ from torch import Tensor, nn
 # - say what attention cannot know without positions, and when a mask gives some of it back;
 # - compute the encoding of a position by hand, and write the table for any width;
 # - explain why a shift is a rotation, and why a sum of word and position can be read.
+
+# %%
+import math
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor, nn
 
 # %% [markdown]
 # ## The question
@@ -101,10 +101,10 @@ from torch import Tensor, nn
 # %% [markdown]
 # ## The definition
 #
-# At position $t$, for $i = 0, 1, 2, \dots$ as far as the width $d_{model}$ goes,
+# At position $t$, for $i = 0, 1, 2, \dots$ as far as the width $d_\text{model}$ goes,
 #
 # $$P_{t,\,2i} = \sin(\omega_i t) \qquad P_{t,\,2i+1} = \cos(\omega_i t)
-# \qquad \omega_i = 10000^{-2i/d_{model}}$$
+# \qquad \omega_i = 10000^{-2i/d_\text{model}}$$
 #
 # Even features are sines, odd ones cosines. The first hand goes round in $2\pi \approx 6.3$
 # positions, the last in almost $10000 \cdot 2\pi$. Angles are computed in double precision, because
@@ -448,7 +448,7 @@ class PositionalEncoding(nn.Module):
 #
 # | the paper | here | why |
 # |---|---|---|
-# | $10000^{2i/d_{\text{model}}}$ ([section 3.5](https://arxiv.org/abs/1706.03762)) | $e^{-\ln(10000)\,2i/d_{model}}$, in double precision | the same number; angles stay exact at far positions |
+# | $10000^{2i/d_\text{model}}$ ([section 3.5](https://arxiv.org/abs/1706.03762)) | $e^{-\ln(10000)\,2i/d_\text{model}}$, in double precision | the same number; angles stay exact at far positions |
 # | any position | a table of `max_len` rows, and an error beyond | computed once, and moved with the model |
 # | does not mention odd widths | any width | an odd one ends with a sine |
 # | learned positions work as well (table 3, row E) | sines | no parameters, and no row that training never saw |
