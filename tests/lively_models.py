@@ -4,6 +4,7 @@ import torch
 
 from transformer.checks.fixtures import small_model
 from transformer.data import BOS, EOS, PAD, encode, pad, train_tokenizer
+from transformer.engines import Search
 from transformer.inference import beam_search
 from transformer.model import Transformer
 
@@ -55,5 +56,13 @@ def search(
     engine, rows: list[list[int]], beam_size: int = 5, penalty: float = 1.0, max_len: int = 64
 ) -> list[list[int]]:
     """Return what an engine finds for a single group."""
-    (result,) = engine.search_all([(rows, max_len)], beam_size, penalty)
+    (result,) = search_groups(engine, [(rows, max_len)], beam_size, penalty)
     return result
+
+
+def search_groups(
+    engine, groups: list[tuple], beam_size: int = 5, penalty: float = 1.0
+) -> list[list[list[int]]]:
+    """Return the ids of the best hypotheses that an engine finds for each group."""
+    results = engine.search_all(groups, Search(beam_size, penalty))
+    return [[best[0].ids for best in group] for group in results]

@@ -5,6 +5,7 @@ under the names that it covers, with what it may change and whether it draws ran
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +50,6 @@ from transformer.residual_norm import LayerNorm, PostNorm, PreNorm, layer_norm
 from transformer.translator import (
     Translator,
     check_engine,
-    check_lengths,
     groups_by_length,
     model_folder,
     round_up,
@@ -346,7 +346,8 @@ def load_a_checkpoint(w: World) -> None:
     "inference.greedy_search",
     "inference.beam_search",
     "inference.generate",
-    "inference.inference_context",
+    "model.inference_context",
+    "inference.beam_hypotheses",
     "inference.best_of",
     "inference.collect",
 )
@@ -557,10 +558,13 @@ def save_translator(w: World) -> Path:
 @calls(
     "translator.Translator",
     "translator.check_engine",
-    "translator.check_lengths",
     "translator.groups_by_length",
     "translator.model_folder",
     "translator.round_up",
+    "reader.warn_about",
+    "reader.read_texts",
+    "reader.clean_lines",
+    "data.problem_of",
     "engines.PyTorchEngine",
     threads=2,  # so that groups are searched by two workers
     marks=(pytest.mark.translator,),  # it takes seconds
@@ -571,8 +575,11 @@ def translate(w: World) -> None:
         translator.translate(w.texts * 9, beam_size, max_tokens=60)
     Translator(w.model, w.tokenizer, engines.PyTorchEngine(w.model)).translate(w.texts[:1])
     rows = data.encode(w.tokenizer, w.texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        translator.n_best([*w.texts, "", "øøø"], engines.Search(n_best=2))
+    data.problem_of(w.tokenizer, "the cat", rows[0])
     check_engine("pytorch", "fp32", "cpu")
-    check_lengths(rows, 40)
     groups_by_length(rows, round_up(20, 16))
     model_folder(save_translator(w))
 
@@ -609,7 +616,7 @@ def use_ctranslate2(w: World) -> None:
 def use_onnx(w: World) -> None:
     folder = engines.export_onnx(w.model, w.folder / "out")
     engine = engines.OnnxEngine(folder, w.model.config)
-    list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], 2))
+    list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], engines.Search(2)))
 
 
 # --- the running example --------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -96,7 +97,7 @@ def test_evaluate_writes_translations_and_scores_moses_tokens_when_asked(
     pytest.importorskip("sacremoses")
     test = ["--corpus", "files", "--test", *files[3:], "--model", str(model), "--beam", "1"]
     out = tmp_path / "translations.txt"
-    assert main(["evaluate", *test, "--moses", "--out", str(out)]) == 0
+    assert main(["evaluate", *test, "--moses", "it", "--out", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["moses"]["signatures"][0].count("tok:none") == 1
     assert found["signatures"][0].count("tok:13a") == 1
@@ -122,12 +123,181 @@ def test_a_split_that_the_corpus_lacks_is_named_with_those_it_has(model, files, 
         ("one " * 600, "max_len is 512"),
     ],
 )
-def test_bad_text_is_answered_by_one_sentence(model, capsys, sentence, words):
-    assert words in complaint(capsys, "translate", "--model", model, sentence)
+def test_strictly_bad_text_is_answered_by_one_sentence(model, capsys, sentence, words):
+    assert words in complaint(capsys, "translate", "--strict", "--model", model, sentence)
 
 
 def test_the_line_of_a_bad_sentence_is_named(model, capsys):
-    assert "text 2 is empty" in complaint(capsys, "translate", "--model", model, "one", "", "two")
+    sentences = ["one", "", "two"]
+    assert "text 2 is empty" in complaint(
+        capsys, "translate", "--strict", "--model", model, *sentences
+    )
+
+
+def test_a_line_with_a_problem_has_its_line_and_a_warning(model, capsys):
+    sentences = ["one", "猫", "", "one " * 600, "two"]
+    assert main(["translate", "--model", str(model), *sentences]) == 0
+    found = capsys.readouterr()
+    lines = found.out.split("\n")
+    assert len(lines) == 6 and lines[1:4] == ["", "", ""] and lines[0] and lines[4]
+    warnings = [line for line in found.err.splitlines() if line.startswith("warning: ")]
+    assert [line[:16] for line in warnings] == ["warning: line 2 ", "warning: line 4 "]
+    assert main(["translate", "--copy-unknown", "--model", str(model), *sentences]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[1:4] == ["猫", "", ("one " * 600).strip()]
+
+
+def test_the_best_translations_and_their_scores_are_json_lines(model, capsys):
+    assert main(["translate", "--model", str(model), "--n-best", "2", "one two", "猫"]) == 0
+    known, unknown = map(json.loads, capsys.readouterr().out.splitlines())
+    first, second = known["translations"]
+    assert known["source"] == "one two" and first["score"] >= second["score"]
+    assert unknown == {"source": "猫", "translations": [{"text": "", "score": 0.0}]}
+    assert main(["translate", "--model", str(model), "--scores", "--beam", "1", "one two"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["translations"]
+    assert math.isfinite(found["score"])
+
+
+def test_a_least_length_is_kept(model, capsys):
+    options = ["--scores", "--min-len", "9", "--beam", "2"]
+    assert main(["translate", "--model", str(model), *options, "one two"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["translations"]
+    assert len(found["text"].split()) >= 5
+
+
+def test_an_option_of_another_corpus_is_refused(files, model, tmp_path, capsys):
+    out = ["--out", tmp_path / "new"]
+    sentence = complaint(capsys, "train", "--train", *files[3:], *out)
+    assert "--train is an option of --corpus files, not en-it" in sentence
+    sentence = complaint(capsys, "evaluate", "--model", model, "--test", *files[3:])
+    assert "--test is an option of --corpus files" in sentence
+    sentence = complaint(capsys, "train", *files, "--src", "de", *out)
+    assert "--src is an option of --corpus multi30k, not files" in sentence
+    assert "--tok is an option" in complaint(capsys, "train", "--tok", *out)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--length-penalty nan", "--length-penalty inf", "--beam 0", "--n-best 0", "--buffer 0"],
+)
+def test_an_option_that_makes_no_sense_is_refused(model, options, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["translate", "--model", str(model), *options.split(), "one"])
+    assert exit.value.code == 2
+
+
+def test_a_vocabulary_is_at_most_as_large_as_asked(files, tmp_path, capsys):
+    sizes = [*SMALL, "--steps", "2", "--device", "cpu", "--out"]
+    for size in ("0", "-5", "4"):
+        sentence = complaint(capsys, "train", *files, *sizes, tmp_path / "a", "--vocab-size", size)
+        assert f"not {size}" in sentence
+    assert main(["train", *files, *sizes, str(tmp_path / "b"), "--vocab-size", "10"]) == 0
+    assert load_model(tmp_path / "b").config.vocab_size == 10
+
+
+def test_moses_tokens_are_of_the_targets_language(model, files, capsys):
+    pytest.importorskip("sacremoses")
+    test = ["--corpus", "files", "--test", *files[3:], "--model", model, "--beam", "1"]
+    assert "--moses needs the language" in complaint(capsys, "evaluate", *test, "--moses")
+
+
+def test_evaluate_checks_where_it_writes_before_it_translates(model, files, tmp_path, capsys):
+    test = ["--corpus", "files", "--test", *files[3:], "--model", "nowhere"]
+    for out, words in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "a.txt", "is in a folder that does not exist"),
+    ):
+        assert words in complaint(capsys, "evaluate", *test, "--out", out)
+
+
+def test_an_exported_model_may_be_kept_elsewhere(model, tmp_path, capsys):
+    pytest.importorskip("ctranslate2")
+    elsewhere = tmp_path / "kept"
+    options = ["--engine", "ctranslate2", "--engine-folder", str(elsewhere)]
+    assert main(["translate", "--model", str(model), *options, "one two"]) == 0
+    assert (elsewhere / "model.bin").is_file()
+    sentence = complaint(capsys, "translate", "--model", model, "--engine-folder", elsewhere, "one")
+    assert "engine pytorch reads the model's own folder" in sentence
+
+
+# --- standard input -------------------------------------------------------------------------------
+
+
+def test_standard_input_is_utf8_whatever_the_locale(model):
+    env = os.environ | {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
+    text = "\ufeffone two\r\nsix six\u00a0\n".encode()
+    copied = ["--copy-unknown", "è"]
+    plain = subprocess.run(command, input=b"one two\nsix six\n", capture_output=True, check=True)
+    found = subprocess.run(command, input=text, capture_output=True, check=True, env=env)
+    assert found.stdout == plain.stdout
+    copy = subprocess.run([*command, *copied], capture_output=True, check=True, env=env)
+    assert copy.stdout == "è\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one\ncaffè\n".encode("latin-1"), "line 2 of standard input is not UTF-8"),
+        ("one\n".encode("utf-16"), "it begins like UTF-16"),
+        ("one\ncaffè".encode()[:-1], "line 2 of standard input is not UTF-8"),
+    ],
+)
+def test_another_encoding_is_named_after_the_lines_before_it(model, text, words):
+    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
+    done = subprocess.run(command, input=text, capture_output=True)
+    errors = done.stderr.decode()
+    assert done.returncode == 1 and words in errors and "Traceback" not in errors
+    assert done.stdout.count(b"\n") == text.count(b"one\n")
+
+
+def test_a_program_that_writes_a_line_and_waits_gets_its_answer(model):
+    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        for line in (b"one two\n", b"\n", b"six\n"):
+            process.stdin.write(line)
+            ready, _, _ = select.select([process.stdout], [], [], 60)
+            assert ready, "no answer"
+            assert process.stdout.readline().strip() or line == b"\n"
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_a_reader_that_has_enough_ends_the_translation_quietly(model):
+    command = f"{sys.executable} -m transformer translate --beam 1 --buffer 50 --model {model}"
+    script = f"(yes one two | head -20000 | {command}; echo status $? >&2) | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == "status 141\n"
+
+
+def test_closed_standard_input_is_named(model):
+    script = f"{sys.executable} -m transformer translate --model {model} <&-"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: standard input is closed, and there are no sentences as arguments\n"
+    )
+
+
+def test_an_error_of_the_programs_own_is_not_the_users(model, capsys, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("transformer.cli.translate_command.load_translator", broken)
+    assert main(["translate", "--model", str(model), "one"]) == 70
+    said = capsys.readouterr().err
+    assert said == "internal error: RuntimeError: a bug; --debug shows where\n"
+    assert main(["translate", "--debug", "--model", str(model), "one"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_shows_where_a_users_error_was_raised(capsys):
+    assert main(["translate", "--debug", "--model", "nothing", "one"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "error: there is no model 'nothing'" in said
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 import transformer.corpora
 from transformer.corpora import Corpus, multi30k, read_pairs, text_files
 from transformer.corpora.multi30k import HOST, multi30k_file
-from transformer.corpora.text_files import read_lines
 from transformer.files import downloader
+from transformer.texts import read_lines
 
 
 def test_a_corpus_yields_both_sides_of_its_training_pairs() -> None:
@@ -64,6 +64,28 @@ def test_empty_files_are_refused(tmp_path) -> None:
         text_files([str(write(tmp_path / "a", ["", " "])), str(write(tmp_path / "b", ["", "x"]))])
 
 
+def test_a_corpus_knows_the_line_of_each_pair_and_says_what_it_left_out(tmp_path) -> None:
+    src = write(tmp_path / "a", ["one", "", "two", "one", "three"])
+    tgt = write(tmp_path / "b", ["uno", "due", "due", "uno", "\u00a0"])
+    corpus = text_files((src, tgt), val=(src, tgt))
+    assert corpus.train == [("one", "uno"), ("two", "due")]
+    assert corpus.where("train", 1) == f"line 3 of {src} and {tgt}"
+    assert corpus.where("val", 2) == f"line 4 of {src} and {tgt}"
+    what = "2 pairs with an empty side are left out; the first is line 2"
+    assert corpus.notes == (f"{what} of {src} and {tgt}",)
+    assert Corpus("x", [("a", "b")], []).where("train", 0) == "pair 1 of train"
+
+
+def test_every_test_set_of_multi30k_is_reached_by_its_name(tmp_path) -> None:
+    for split in ("train", "val", "test_2018_flickr"):
+        for language in ("en", "cs"):
+            write(tmp_path / f"raw/{split}.{language}.gz", [f"{language} {split}"])
+    corpus = multi30k("en", "cs", tmp_path, test="test_2018_flickr")
+    assert corpus.test == [("en test_2018_flickr", "cs test_2018_flickr")]
+    with pytest.raises(ValueError, match=r"has the test sets test_2016_flickr, .* not 'test_1999'"):
+        multi30k("en", "cs", tmp_path, test="test_1999")
+
+
 def test_a_training_pair_that_occurs_twice_is_kept_once(tmp_path) -> None:
     src = write(tmp_path / "a", ["one", "two", "one", "one"] + [str(i) for i in range(40)])
     tgt = write(tmp_path / "b", ["uno", "due", "uno", "1"] + [str(i) for i in range(40)])
@@ -99,12 +121,12 @@ def test_a_damaged_gz_file_is_named(tmp_path, damage) -> None:
 
 def test_text_that_is_not_utf8_is_named(tmp_path) -> None:
     (tmp_path / "a").write_bytes("caffè\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="is damaged or not UTF-8"):
+    with pytest.raises(ValueError, match=r"line 1 of .*a is not UTF-8 text: byte 5 is wrong"):
         read_lines(tmp_path / "a")
 
 
 def test_a_unicode_line_separator_does_not_shift_the_lines(tmp_path) -> None:
-    assert read_lines(write(tmp_path / "a", ["one\u2028two", "three"])) == ["one\u2028two", "three"]
+    assert read_lines(write(tmp_path / "a", ["one\u2028two", "three"])) == ["one two", "three"]
 
 
 # --- Multi30k ----------------------------------------------------------------------------------
@@ -216,4 +238,4 @@ print(*sorted(name for name in sys.modules if name.startswith("transformer.")))
 """
     folder = Path(transformer.__file__).parent
     found = subprocess.check_output([sys.executable, "-c", code, str(folder)], text=True).split()
-    assert {name.split(".")[1] for name in found} == {"corpora", "files"}
+    assert {name.split(".")[1] for name in found} == {"corpora", "files", "texts"}

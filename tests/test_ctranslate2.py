@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from lively_models import ROWS, SIZE, TOKENIZER, found, lively, search, without_padding
+from lively_models import (
+    ROWS,
+    SIZE,
+    TOKENIZER,
+    found,
+    lively,
+    search,
+    search_groups,
+    without_padding,
+)
 
 from transformer.checks.fixtures import small_model
 from transformer.data import BOS, EOS, PAD, pad
@@ -64,7 +73,7 @@ def test_groups_keep_their_limits_and_their_order(tmp_path) -> None:
     engine = make_engine(model, tmp_path / "out", threads=3)
     groups = [(ROWS, 5), ([], 9), (ROWS[::-1] * (HYPOTHESES // 2), 2), (ROWS[:1], 20)]
     for beam_size in (1, 4):
-        results = list(engine.search_all(groups, beam_size, 1.0))
+        results = search_groups(engine, groups, beam_size)
         assert results == [
             found(model, rows, beam_size, 1.0, n) if rows else [] for rows, n in groups
         ]

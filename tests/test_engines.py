@@ -2,7 +2,11 @@
 
 import copy
 import json
+import math
+import os
 import pickle
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -12,17 +16,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from lively_models import ROWS, SIZE, TOKENIZER, found, lively, search, without_padding
+from lively_models import (
+    ROWS,
+    SIZE,
+    TOKENIZER,
+    found,
+    lively,
+    search,
+    search_groups,
+    without_padding,
+)
 from torch import Tensor
 
 from transformer.checks.fixtures import LIVELY, decoding_model, small_model, sources
 from transformer.cpu.workers import parallel_map
-from transformer.data import BOS, EOS, PAD
+from transformer.data import BOS, EOS, PAD, pad
 from transformer.engines import (
     CTranslate2Engine,
     Engine,
+    Hypothesis,
     OnnxEngine,
     PyTorchEngine,
+    Search,
     export,
     export_ctranslate2,
     export_onnx,
@@ -60,13 +75,83 @@ def test_every_engine_finds_the_tokens_of_the_search_group_by_group(engine, beam
     assert isinstance(engine, Engine)
     groups = [(ROWS, 12), ([], 9), (ROWS[:3], 20), (ROWS[:1], 1)]
     want = [found(lively(), rows, beam_size, 0.6, n) if rows else [] for rows, n in groups]
-    assert list(engine.search_all(groups, beam_size, 0.6)) == want
+    assert search_groups(engine, groups, beam_size, 0.6) == want
     assert list(engine.search_all([])) == []
     assert not {PAD, BOS} & {i for rows in want for row in rows for i in row}
 
 
 def test_a_beam_of_five_ranked_by_the_mean_is_every_engines_default(engine) -> None:
-    assert list(engine.search_all([(ROWS, 20)])) == [found(lively(), ROWS, 5, 1.0, 20)]
+    assert search_groups(engine, [(ROWS, 20)]) == [found(lively(), ROWS, 5, 1.0, 20)]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Search(4, 1.0, n_best=4),
+        Search(3, 0.0, n_best=2),
+        Search(1, scores=True),
+        Search(3, 0.6, min_len=9),
+        Search(1, min_len=4),
+    ],
+    ids=str,
+)
+def test_every_engine_has_the_n_best_with_scores_and_a_least_length(engine, wanted) -> None:
+    reference = PyTorchEngine(lively())
+    (found_here,) = engine.search_all([(ROWS, 12)], wanted)
+    (want,) = reference.search_all([(ROWS, 12)], wanted)
+    for hypotheses, expected in zip(found_here, want, strict=True):
+        assert [ids for ids, _ in hypotheses] == [ids for ids, _ in expected]
+        assert len({tuple(ids) for ids, _ in hypotheses}) == wanted.n_best
+        assert all(len(ids) > wanted.min_len for ids, _ in hypotheses)
+        if wanted.scores or wanted.beam_size > 1:
+            scores = torch.tensor([score for _, score in hypotheses])
+            torch.testing.assert_close(
+                scores, torch.tensor([score for _, score in expected]), atol=1e-4, rtol=1e-4
+            )
+            assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+
+
+def test_the_score_is_the_log_probability_by_length() -> None:
+    model = lively()
+    (((best,),),) = PyTorchEngine(model).search_all([(ROWS[:1], 12)], Search(3, 0.6))
+    _, log_probs = beam_search(model, pad(ROWS[:1]), 3, 0.6, 12)
+    assert best.score == pytest.approx(log_probs.item() / len(best.ids) ** 0.6, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(beam_size=0), "beam_size must be at least 1, not 0"),
+        (dict(beam_size=2, n_best=3), "n_best must be from 1 to beam_size=2, not 3"),
+        (dict(n_best=0), "n_best must be from 1"),
+        (dict(length_penalty=math.nan), "length_penalty must be a number, not nan"),
+        (dict(min_len=-1), "min_len must be at least 0, not -1"),
+    ],
+)
+def test_an_impossible_search_is_refused(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Search(**settings)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_after_a_fork_an_engine_works_or_says_that_it_cannot(engine) -> None:
+    want = search(engine, ROWS[:3])
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = repr(search(engine, ROWS[:3]))
+        except RuntimeError as error:
+            answer = str(error)
+        os.write(write, answer.encode())
+        os._exit(0)
+    ready, _, _ = select.select([read], [], [], 60)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert ready, "it hangs"
+    answer = os.read(read, 10_000).decode()
+    assert answer == repr(want) or "was loaded before a fork" in answer
 
 
 def test_tuples_are_rows_too(engine) -> None:
@@ -103,8 +188,8 @@ def test_what_no_model_can_read_is_refused(engine, rows: list, beam_size: int, w
 class Echo:
     """An engine that answers with its sources."""
 
-    def search_all(self, groups, beam_size: int = 5, length_penalty: float = 1.0):
-        yield from (rows for rows, _ in groups)
+    def search_all(self, groups, search: Search):
+        yield from ([[Hypothesis(row, 0.0)] for row in rows] for rows, _ in groups)
 
 
 def test_whatever_has_the_method_is_an_engine() -> None:
@@ -174,7 +259,7 @@ def test_on_a_cpu_groups_are_searched_at_the_same_time(two_threads) -> None:
 
     engine.decoder = decoder
     for width in (1, 2):
-        assert len(list(engine.search_all([([[4, 2]], 9), ([[5, 2]], 9)], width))) == 2
+        assert len(search_groups(engine, [([[4, 2]], 9), ([[5, 2]], 9)], width)) == 2
 
 
 def test_a_single_group_is_shared_by_the_workers(two_threads) -> None:
@@ -202,7 +287,7 @@ def test_rows_are_padded_with_the_models_own_padding(width: int) -> None:
         return IncrementalDecoder(model, src)
 
     engine.decoder = decoder
-    (ids,) = engine.search_all([([[4, 5, 6, 2], [7, 2]], 9)], width)
+    (ids,) = search_groups(engine, [([[4, 5, 6, 2], [7, 2]], 9)], width)
     assert seen == [[[4, 5, 6, 2], [7, 2, 3, 3]]]
     assert not any(3 in row for row in ids)
 
@@ -231,7 +316,7 @@ def test_any_number_of_workers_finds_the_same(beam_size: int) -> None:
     try:
         for workers in (1, 2, 3):
             torch.set_num_threads(workers)
-            results.append(list(engine.search_all(groups, beam_size)))
+            results.append(search_groups(engine, groups, beam_size))
     finally:
         torch.set_num_threads(threads)
     assert results[0] == results[1] == results[2]

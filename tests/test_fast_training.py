@@ -98,6 +98,14 @@ def test_the_loss_in_chunks_is_the_loss_and_has_its_gradients(
         )
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_label_of_minus_100_does_not_count(inputs, labels, grad: bool) -> None:
+    ignored = labels.where(labels != PAD, -100)
+    with torch.set_grad_enabled(grad):
+        want = chunked_cross_entropy(*inputs, labels, PAD, 0.1)
+        assert chunked_cross_entropy(*inputs, ignored, PAD, 0.1) == want
+
+
 def test_without_smoothing_it_is_pytorchs_cross_entropy(inputs, labels) -> None:
     want = F.cross_entropy(F.linear(*inputs), labels, ignore_index=PAD)
     same(chunked_cross_entropy(*inputs, labels, PAD, 0.0), want, inputs)

@@ -123,8 +123,25 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best(penalty: float) -> None:
 
 @pytest.mark.parametrize("beam_size", [0, -1])
 def test_a_beam_without_hypotheses_is_refused(model, src, beam_size: int) -> None:
-    with pytest.raises(ValueError, match=f"^beam_size must be at least 1, not {beam_size}$"):
+    with pytest.raises(
+        ValueError, match=f"^beam_size={beam_size} and max_len=64 must be at least 1$"
+    ):
         beam_search(model, src, beam_size)
+
+
+def test_a_translation_without_tokens_is_refused_or_empty(model, src) -> None:
+    with pytest.raises(ValueError, match=r"^beam_size=5 and max_len=0 must be at least 1$"):
+        beam_search(model, src, max_len=0)
+    for search in (greedy_search, sample):
+        assert search(model, src, max_len=0).shape == (len(src), 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_a_batch_without_sentences_has_no_translations(model, dtype: torch.dtype) -> None:
+    nothing = torch.zeros(0, 5, dtype=dtype)
+    assert greedy_search(model, nothing).shape == sample(model, nothing).shape == (0, 0)
+    ids, log_probs = beam_search(model, nothing)
+    assert ids.shape == (0, 0) and log_probs.shape == (0,)
 
 
 @few

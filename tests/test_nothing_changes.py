@@ -34,6 +34,10 @@ PACKAGES = ["corpora", "engines", "recipes", "checks", "example"]
 EXEMPT = {
     "checks.CheckError": "an exception",
     "engines.Engine": "a protocol, without code",
+    "engines.Hypothesis": "a tuple",
+    "engines.Search": "a frozen dataclass of numbers",
+    "translator.Translation": "a tuple",
+    "reader.refuse": "raises an exception",
     "fast_decoding.PackedStep": "a part of PackedDecoder, and run with it",
     "fast_decoding.AbsorbedCrossAttention": "a part of PackedDecoder, and run with it",
     "fast_decoding.PackedSource": "a part of PackedDecoder, and run with it",

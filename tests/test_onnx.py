@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lively_models import ROWS, SIZE, found, lively, search, without_padding
+from lively_models import ROWS, SIZE, found, lively, search, search_groups, without_padding
 
 from transformer.checks.fixtures import small_model
 from transformer.data import BOS, EOS, PAD, pad
@@ -157,7 +157,7 @@ def test_the_engine_finds_the_tokens_of_the_search(
 
 def test_the_engine_searches_groups_in_order_and_greedily_with_a_beam_of_one(model, engine) -> None:
     groups = [(ROWS, 5), (ROWS[::-1], 12), (ROWS[:1], 20)]
-    results = list(engine.search_all(groups, 1))
+    results = search_groups(engine, groups, 1)
     assert results == [without_padding(greedy_search(model, pad(rows), n)) for rows, n in groups]
 
 

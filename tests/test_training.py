@@ -113,6 +113,16 @@ def test_smoothing_is_a_tenth_by_default() -> None:
     assert loss != label_smoothed_loss(logits, labels, 0, 0.2)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_label_of_minus_100_does_not_count(smoothing: float) -> None:
+    logits = torch.randn(2, 5, 7)
+    labels = torch.randint(1, 7, (2, 5))
+    padded = labels.index_fill(1, torch.tensor([1, 4]), 0)
+    ignored = labels.index_fill(1, torch.tensor([1, 4]), -100)
+    want = label_smoothed_loss(logits, padded, 0, smoothing)
+    assert label_smoothed_loss(logits, ignored, 0, smoothing) == want
+
+
 def test_padding_may_have_the_logit_minus_infinity() -> None:
     p = torch.tensor([[0, 0.2, 0.7, 0.05, 0.05]] * 3)
     logits = p.log().requires_grad_()

@@ -1,7 +1,10 @@
 """A translator takes sentences in any order and number, and says what is wrong with bad ones."""
 
 import copy
+import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +13,15 @@ import torch
 
 from transformer.checks.fixtures import small_model
 from transformer.data import train_tokenizer
-from transformer.engines import CTranslate2Engine, OnnxEngine, PyTorchEngine
+from transformer.engines import (
+    CTranslate2Engine,
+    Hypothesis,
+    OnnxEngine,
+    PyTorchEngine,
+    Search,
+)
 from transformer.model import save_model
+from transformer.reader import clean_lines, refuse
 from transformer.translator import Translator, groups_by_length, model_folder, round_up
 
 TEXTS = ["the cat is on the mat", "il gatto è sul tappeto"] * 3
@@ -61,15 +71,91 @@ def test_order_and_company_do_not_change_a_translation(translator) -> None:
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        ("the cat", r"^translate takes a list of sentences, not one string$"),
+        ("the cat", r"^translate takes a list of sentences, not one str$"),
         (["the cat", ""], "text 2 is empty"),
         (["猫"], "text 1 has no character that the vocabulary knows"),
-        (["the cat " * 20], "text 1 has .* tokens, the model's max_len is 24: split it"),
+        (["the cat " * 20], "text 1 has .* the model's max_len is 24: split it"),
     ],
 )
-def test_bad_text_is_refused(translator, texts, words: str) -> None:
+def test_bad_text_is_refused_when_asked(translator, texts, words: str) -> None:
     with pytest.raises(ValueError, match=words):
+        translator.translate(texts, on_problem=refuse)
+
+
+def test_what_is_not_text_is_named(kept) -> None:
+    # In a process of its own, where no test checks the types of arguments.
+    code = """
+import sys
+from transformer.translator import Translator
+translator = Translator.load(sys.argv[1])
+for texts in (None, b"the cat", ["the cat", None], [b"the cat"]):
+    try:
         translator.translate(texts)
+    except ValueError as error:
+        print(error)
+"""
+    said = subprocess.check_output([sys.executable, "-c", code, str(kept)], text=True).splitlines()
+    assert said == [
+        "translate takes a list of sentences, not one NoneType",
+        "translate takes a list of sentences, not one bytes",
+        "text 2 is not a string but a NoneType",
+        "text 1 is not a string but a bytes",
+    ]
+
+
+def test_a_text_with_a_problem_has_an_empty_translation_and_a_warning(translator) -> None:
+    texts = ["the cat", "猫", "  ", "the cat " * 20, "the mat"]
+    with pytest.warns(UserWarning) as warned:
+        found = translator.translate(texts)
+    assert found == [
+        *translator.translate(texts[:1]),
+        "",
+        "",
+        "",
+        *translator.translate(["the mat"]),
+    ]
+    messages = [str(warning.message) for warning in warned]
+    assert [message[:10] for message in messages] == ["text 2 has", "text 4 has"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the cat\r\n",
+        "\ufeffthe cat",
+        "the\u00a0cat",
+        " the  cat\t",
+        "the\ncat",
+        "the\0cat",
+        "the\u2028cat",
+    ],
+)
+def test_text_is_cleaned_before_it_is_read(translator, text: str) -> None:
+    assert translator.translate([text]) == translator.translate(["the cat"])
+
+
+def test_half_a_surrogate_pair_is_an_unknown_character(translator) -> None:
+    assert translator.translate(["the cat \ud800"]) == translator.translate(["the cat \ufffd"])
+
+
+def test_any_iterable_of_texts_will_do(translator) -> None:
+    assert translator.translate(iter(["the cat"])) == translator.translate(["the cat"])
+
+
+def test_a_huge_text_is_not_even_tokenized(translator) -> None:
+    huge = "a" * 5_000_000
+    assert clean_lines([huge, "the cat"], 1_000) == (["", "the cat"], [5_000_000, 7])
+    with pytest.warns(UserWarning, match="text 1 has 5,000,000 characters"):
+        assert translator.translate([huge, "the cat"])[0] == ""
+
+
+def test_n_best_translations_come_with_their_scores(translator) -> None:
+    ((first, second, third),) = translator.n_best(["the cat"], Search(n_best=3))
+    assert first.score >= second.score >= third.score
+    assert [first.text] == translator.translate(["the cat"])
+    ((greedy,),) = translator.n_best(["the cat"], Search(1, scores=True))
+    assert math.isfinite(greedy.score)
+    assert [greedy.text] == translator.translate(["the cat"], beam_size=1)
 
 
 def test_a_beam_without_hypotheses_is_refused(translator) -> None:
@@ -84,7 +170,7 @@ def test_a_text_as_long_as_max_len_is_translated(translator) -> None:
     assert len(translator.translate([" ".join(["the"] * words)], beam_size=1)) == 1
     message = rf"^text 2 has \d+ tokens, the model's max_len is {limit}: split it$"
     with pytest.raises(ValueError, match=message):
-        translator.translate(["the", " ".join(["the"] * (limit + 1))])
+        translator.translate(["the", " ".join(["the"] * (limit + 1))], on_problem=refuse)
 
 
 def test_progress_is_shown_when_asked_for(translator, capsys) -> None:
@@ -106,9 +192,9 @@ def test_translate_hands_its_options_to_the_search(translator, monkeypatch) -> N
 
     def search(model, src, beam_size, length_penalty, max_len, decoder):
         seen.append((tuple(src.shape), beam_size, length_penalty, max_len))
-        return src, None
+        return [[(0.0, 0.0, row)] for row in src]
 
-    monkeypatch.setattr("transformer.engines.pytorch.beam_search", search)
+    monkeypatch.setattr("transformer.engines.pytorch.beam_hypotheses", search)
     translator.translate(["the cat", "the cat"], beam_size=3, length_penalty=0.6)
     translator.translate(["the cat", "the cat"], max_tokens=10, beam_size=2)
     width = seen[0][0][1]
@@ -144,9 +230,11 @@ class Echo:
         self.rows_lost = rows_lost
         self.asked: list[tuple] = []
 
-    def search_all(self, groups, beam_size: int = 5, length_penalty: float = 1.0):
-        self.asked.append(([max_len for _, max_len in groups], beam_size, length_penalty))
-        yield from [rows[self.rows_lost :] for rows, _ in groups[self.groups_lost :]]
+    def search_all(self, groups, search: Search):
+        limits = [max_len for _, max_len in groups]
+        self.asked.append((limits, search.beam_size, search.length_penalty))
+        for rows, _ in groups[self.groups_lost :]:
+            yield [[Hypothesis(row, 0.0)] for row in rows[self.rows_lost :]]
 
 
 def test_a_translator_uses_the_engine_that_it_is_given(translator) -> None:

@@ -168,9 +168,12 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
     """Learn a byte-pair encoding of at most `vocab_size` tokens from the training split.
 
-    A token that begins a word begins with ▁, so that decoding knows where the spaces were.
+    A token that begins a word begins with ▁, so that decoding knows where the spaces were. If the
+    texts have more characters than fit, the rarest become <unk>. ValueError if not even one fits.
     Source: Sennrich et al. 2016.
     """
+    if vocab_size <= len(SPECIAL):
+        raise ValueError(f"vocab_size must be above {len(SPECIAL)}, not {vocab_size}")
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.encode_special_tokens = True  # a </s> that somebody types is text
     spelling = [normalizers.NFC()] + [normalizers.Lowercase()] * lowercase
@@ -180,7 +183,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = Fal
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, words])
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False
+        vocab_size=vocab_size,
+        limit_alphabet=vocab_size - len(SPECIAL),
+        special_tokens=SPECIAL,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
@@ -240,14 +246,22 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     Raises ValueError for a text that is empty or has no known character.
     """
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    unknown = {UNK, tokenizer.token_to_id("▁")}
     for number, (text, ids) in enumerate(zip(texts, rows, strict=True), start=1):
-        if not text.strip():
-            raise ValueError(f"text {number} is empty: there is nothing to translate")
-        if unknown.issuperset(ids):
-            what = f"no character that the vocabulary knows: {text[:40]!r}"
-            raise ValueError(f"text {number} has {what}")
+        if problem := problem_of(tokenizer, text, ids):
+            raise ValueError(f"text {number} {problem}")
     return [[*ids, EOS] for ids in rows]
+
+
+BLANK = "is empty: there is nothing to translate"
+
+
+def problem_of(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> str:
+    """Return why a text cannot be translated, or "" if it can be."""
+    if not text.strip():
+        return BLANK
+    if {UNK, tokenizer.token_to_id("▁")}.issuperset(ids):
+        return f"has no character that the vocabulary knows: {text[:40]!r}"
+    return ""
 
 
 # %%

@@ -281,7 +281,7 @@ def chunked_cross_entropy(
 
     Gradients, equal to those of the plain loss, are computed only if grad mode is on.
     """
-    real = labels != pad_id
+    real = (labels != pad_id) & (labels != -100)
     x = x[real]
     labels = labels[real]
     if torch.is_grad_enabled():

@@ -11,17 +11,16 @@ r"""
 # Submodules have no types of their own in PyTorch.
 # pyright: reportArgumentType=false
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from transformer.decoder import DecoderLayer, padding_mask
-from transformer.model import Config, Transformer
+from transformer.model import Config, Transformer, inference_context
 
 # %% [markdown]
 # ## The question
@@ -411,26 +410,9 @@ class IncrementalDecoder(TokenDecoder):
 # %% [markdown]
 # ### Greedy search and sampling
 #
-# Decoding with dropout is a mistake that raises no error. `inference_context` switches dropout and
-# gradients off, and leaves the model as it found it.
-
-
-# %%
-@contextmanager
-def inference_context(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off, and restore every module's mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-# %% [markdown]
+# Decoding with dropout is a mistake that raises no error, so the searches run in chapter 9's
+# `inference_context`, which switches dropout and gradients off and leaves the model as it found it.
+#
 # Padding and `<s>` are never a next token, so their scores become $-\infty$:
 
 
@@ -459,6 +441,8 @@ def generate(
     """
     config = model.config
     written = src.new_full((len(src), min(max_len, config.max_len)), config.pad_id).long()
+    if len(src) == 0:
+        return written[:, :0]
     with inference_context(model):
         steps = decoder(model, src)
         ids = src.new_full((len(src),), config.bos_id)
@@ -553,23 +537,16 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
 # The first step extends one hypothesis, `<s>`; its best extensions are all different.
 
 
-# %% tags=["exercise"]
-def beam_search(
+# %%
+def beam_hypotheses(
     model: Transformer,
-    src: Int[Tensor, "b k"],
-    beam_size: int = 5,
-    length_penalty: float = 1.0,
-    max_len: int = 64,
-    decoder: MakeDecoder = IncrementalDecoder,
-) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
-    """Return the best translation found with `beam_size` hypotheses, and its log-probability.
-
-    A sentence is complete when `beam_size` hypotheses have reached </s>; the best of these by
-    log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
-    remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
-    """
-    if beam_size < 1:
-        raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+    src: Tensor,
+    beam_size: int,
+    penalty: float,
+    max_len: int,
+    decoder: MakeDecoder,
+) -> Finished:
+    """Return the finished hypotheses of each sentence; the arguments are those of `beam_search`."""
     config = model.config
     max_len = min(max_len, config.max_len)
     finished: Finished = [[] for _ in src]
@@ -585,7 +562,7 @@ def beam_search(
             scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam_size)
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
-            collect(finished, sentences, longer, scores, ended[:, :beam_size], length_penalty)
+            collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
             going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
             if not going:
                 break
@@ -595,7 +572,30 @@ def beam_search(
             written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
             steps.reorder(rows[going].gather(1, kept))
-    return best_of(finished, config.pad_id)
+    return finished
+
+
+# %% tags=["exercise"]
+def beam_search(
+    model: Transformer,
+    src: Int[Tensor, "b k"],
+    beam_size: int = 5,
+    length_penalty: float = 1.0,
+    max_len: int = 64,
+    decoder: MakeDecoder = IncrementalDecoder,
+) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
+    """Return the best translation found with `beam_size` hypotheses, and its log-probability.
+
+    A sentence is complete when `beam_size` hypotheses have reached </s>; the best of these by
+    log-probability / length ** length_penalty is returned, padded. After `max_len` tokens the
+    remaining hypotheses are cut off. Source: Wu et al. 2016, section 7; Vaswani et al. 2017, 6.1.
+    """
+    if min(beam_size, max_len) < 1:
+        raise ValueError(f"{beam_size=} and {max_len=} must be at least 1")
+    if len(src) == 0:
+        return src[:, :0].long(), torch.zeros(0)
+    finished = beam_hypotheses(model, src, beam_size, length_penalty, max_len, decoder)
+    return best_of(finished, model.config.pad_id)
 
 
 # %% [markdown]

@@ -10,6 +10,8 @@ prediction of the next token.**
 
 # %%
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,26 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "b t vocab"]:
         """Return the logits of the token after each target position."""
         return self.decode(tgt, self.encode(src), src)
+
+
+# %% [markdown]
+# A model is used in two ways. In training it drops features and keeps what its gradients need. To
+# use what it has learned, both are switched off, and switched on again afterwards:
+
+
+# %%
+@contextmanager
+def inference_context(model: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off, and restore every module's mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 # %% [markdown]

@@ -140,10 +140,10 @@ def label_smoothed_loss(
     """Return the mean cross-entropy, in nats a token, between the logits and smoothed labels.
 
     The label gets 1 - smoothing, and smoothing is shared by the vocabulary except padding.
-    Positions whose label is padding do not count.
+    Positions whose label is padding, or PyTorch's -100, do not count.
     Source: Vaswani et al. 2017, section 5.4; Szegedy et al. 2015, section 7.
     """
-    real = labels != pad_id
+    real = (labels != pad_id) & (labels != -100)
     log_probs = logits[real].float().log_softmax(-1)
     label = log_probs.gather(-1, labels[real].unsqueeze(-1)).squeeze(-1)
     if smoothing == 0:

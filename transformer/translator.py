@@ -1,20 +1,30 @@
 """A translator: a model, its vocabulary and an engine. Sentences in, sentences out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from transformer.data import decode, encode, load_tokenizer
-from transformer.engines import CTranslate2Engine, Engine, OnnxEngine, PyTorchEngine
+from transformer.data import decode, load_tokenizer
+from transformer.engines import CTranslate2Engine, Engine, OnnxEngine, PyTorchEngine, Search
 from transformer.engines.ctranslate2 import current_ctranslate2
 from transformer.engines.exporter import model_folder
 from transformer.engines.onnx import current_onnx
 from transformer.model import Transformer, load_model
+from transformer.reader import OnProblem, read_texts, warn_about
+from transformer.texts import clean, most_characters
 
-__all__ = ["Translator", "check_lengths", "groups_by_length", "model_folder", "round_up"]
+__all__ = [
+    "Translation",
+    "Translator",
+    "groups_by_length",
+    "model_folder",
+    "round_up",
+]
 
 PRECISIONS = {
     "pytorch": ("fp32", "bf16"),
@@ -22,6 +32,13 @@ PRECISIONS = {
     "onnx": ("fp32",),
 }
 """By engine. CTranslate2 has the last two on a GPU only."""
+
+
+class Translation(NamedTuple):
+    """A translation, and its log-probability / length ** length_penalty."""
+
+    text: str
+    score: float
 
 
 class Translator:
@@ -52,58 +69,94 @@ class Translator:
         device: str = "cpu",
         engine: str = "pytorch",
         precision: str = "fp32",
+        engine_folder: str | Path | None = None,
     ) -> "Translator":
         """Read a translator from a folder, or by the name under which it was trained.
 
-        `engine` is pytorch, ctranslate2 or onnx; for the last two the model is exported into its
-        folder when it is loaded for the first time. `precision` is fp32, with pytorch also bf16,
-        with ctranslate2 also int8. Raises FileNotFoundError if there is no such model, ValueError
-        if a file is damaged, a package is missing, or engine, precision and device do not fit.
+        `engine` is pytorch, ctranslate2 or onnx; for the last two the model is exported into
+        `engine_folder`, or into its own folder, when it is loaded for the first time. `precision`
+        is fp32, with pytorch also bf16, with ctranslate2 also int8. Raises FileNotFoundError if
+        there is no such model, ValueError if a file is damaged, a package is missing, or engine,
+        precision and device do not fit.
         """
         check_engine(engine, precision, device)
+        if engine == "pytorch" and engine_folder:
+            raise ValueError(
+                "engine pytorch reads the model's own folder and needs no engine_folder"
+            )
         folder = model_folder(name)
         model = load_model(folder)
         tokenizer = load_tokenizer(folder / "tokenizer.json", model.config.vocab_size)
         if engine == "ctranslate2":
-            exported = current_ctranslate2(model, tokenizer, folder / "ctranslate2")
+            exported = current_ctranslate2(
+                model, tokenizer, engine_folder or folder / "ctranslate2"
+            )
             ready = CTranslate2Engine(exported, model.config, device, precision)
             return cls(model, tokenizer, ready)
         if engine == "onnx":
-            exported = current_onnx(model, folder / "onnx")
+            exported = current_onnx(model, engine_folder or folder / "onnx")
             return cls(model, tokenizer, OnnxEngine(exported, model.config))
         model = model.to(device)
         return cls(model.bfloat16() if precision == "bf16" else model, tokenizer)
 
     def translate(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         beam_size: int = 5,
         length_penalty: float = 1.0,
         max_tokens: int = 4096,
         progress: bool = False,
+        on_problem: OnProblem = warn_about,
     ) -> list[str]:
         """Return the translation of every text; a `beam_size` of 1 is greedy search.
 
-        Texts of similar length are translated together, as many as have `max_tokens` source tokens,
-        padding included and counted once for each hypothesis. Raises ValueError for a text that is
-        empty, has no known character, or is longer than the model's max_len.
+        The other arguments are those of `n_best`. A blank text has a blank translation, and so has
+        a text with a problem.
         """
-        if isinstance(texts, str):
-            raise ValueError("translate takes a list of sentences, not one string")
-        if beam_size < 1:
-            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
-        rows = encode(self.tokenizer, texts)
-        check_lengths(rows, self.model.config.max_len)
-        groups = groups_by_length(rows, max_tokens // beam_size)
+        search = Search(beam_size, length_penalty)
+        found = self.n_best(texts, search, max_tokens, progress, on_problem)
+        return [translations[0].text if translations else "" for translations in found]
+
+    def n_best(
+        self,
+        texts: Iterable[str],
+        search: Search = Search(),
+        max_tokens: int = 4096,
+        progress: bool = False,
+        on_problem: OnProblem = warn_about,
+    ) -> list[list[Translation]]:
+        """Return the best translations of every text, best first.
+
+        Each text is cleaned and read as one line. Texts of similar length are translated together,
+        as many as have `max_tokens` source tokens, padding included and counted once for each
+        hypothesis. A text that is longer than the model's max_len or has no known character gets
+        an empty list, and so does a blank one. `on_problem` is called for each of them:
+        `warn_about` warns, except of blanks, and `refuse` raises a ValueError.
+        Raises ValueError for what is not a string.
+        """
+        max_len = self.model.config.max_len
+        rows = read_texts(self.tokenizer, texts, max_len, self.most_characters, on_problem)
+        readable = [i for i, row in enumerate(rows) if row]
+        lengths = [len(rows[i]) for i in readable]
+        groups = groups_by_length([rows[i] for i in readable], max_tokens // search.beam_size)
         work = [
-            ([rows[i] for i in group], 2 * round_up(len(rows[group[0]]), 16)) for group in groups
+            ([rows[readable[i]] for i in group], 2 * round_up(lengths[group[0]], 16))
+            for group in groups
         ]
-        results = self.engine.search_all(work, beam_size, length_penalty)
+        results = self.engine.search_all(work, search)
         results = tqdm(results, "translating", len(groups), disable=not progress)
-        found: dict[int, list[int]] = {}
-        for group, ids in zip(groups, results, strict=True):
-            found |= zip(group, ids, strict=True)
-        return decode(self.tokenizer, [found[i] for i in range(len(rows))])
+        found: list[list[Translation]] = [[] for _ in rows]
+        for group, hypotheses in zip(groups, results, strict=True):
+            for i, best in zip(group, hypotheses, strict=True):
+                texts = decode(self.tokenizer, [ids for ids, _ in best])
+                scores = [score for _, score in best]
+                found[readable[i]] = list(map(Translation, map(clean, texts), scores))
+        return found
+
+    @cached_property
+    def most_characters(self) -> int:
+        """The length of the longest text that can have at most max_len tokens."""
+        return most_characters(self.tokenizer.get_vocab(), self.model.config.max_len)
 
 
 def check_engine(engine: str, precision: str, device: str) -> None:
@@ -116,15 +169,6 @@ def check_engine(engine: str, precision: str, device: str) -> None:
         raise ValueError(f"there is no engine {engine} with precision {precision}: {known}")
     if engine == "onnx" and not str(device).startswith("cpu"):
         raise ValueError(f"engine onnx runs on cpu only, not on {device}")
-
-
-def check_lengths(rows: Sequence[Sequence[int]], limit: int) -> None:
-    """Raise a ValueError that names the first text that is longer than the model can read."""
-    for number, row in enumerate(rows, start=1):
-        if len(row) > limit:
-            raise ValueError(
-                f"text {number} has {len(row)} tokens, the model's max_len is {limit}: split it"
-            )
 
 
 def round_up(length: int, multiple: int) -> int:

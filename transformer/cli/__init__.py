@@ -4,8 +4,14 @@ After installation the command `transformer-course` is the same.
 """
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
+
+import torch
 
 from transformer.cli.evaluate_command import add_evaluate
 from transformer.cli.export_command import add_export
@@ -15,32 +21,63 @@ from transformer.cpu.process import tune_allocator
 
 __all__ = ["main"]
 
+SCRIPT = "transformer-course"
+"""The command that is installed with the package."""
+USERS = (ValueError, OSError, ArithmeticError, MemoryError, torch.OutOfMemoryError)
+"""Errors that a user can do something about; others are this program's."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
 
-    An error is one sentence on standard error and status 1; Ctrl-C is status 130.
+    An error of the user's is one sentence on standard error and status 1, an error of this program
+    status 70; --debug shows where it was raised. Ctrl-C is status 130, and a reader of the output
+    that has gone is 141. Text is UTF-8, whatever the locale.
     """
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     tune_allocator()
     try:
         options.run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         kept = ": the last checkpoint is kept, go on with --resume"
         print(f"stopped{kept if options.command == 'train' else ''}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-        print(f"error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
-        return 1
+    except BrokenPipeError:
+        # What is still in the buffer would raise again when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        return report(error, options.debug)
     return 0
+
+
+def report(error: Exception, debug: bool) -> int:
+    """Print an error in one sentence, with --debug where it was raised, and return the status."""
+    if debug:
+        traceback.print_exception(error)
+    sentence = str(error).strip() or type(error).__name__
+    if isinstance(error, USERS):
+        print(f"error: {sentence}", file=sys.stderr)
+        return 1
+    advice = "" if debug else "; --debug shows where"
+    print(f"internal error: {type(error).__name__}: {sentence}{advice}", file=sys.stderr)
+    return 70
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their options."""
+    script = Path(sys.argv[0]).stem == SCRIPT
     main_parser = argparse.ArgumentParser(
-        prog="python -m transformer", description="Train a Transformer, translate, evaluate."
+        prog=SCRIPT if script else "python -m transformer",
+        description="Train a Transformer, translate, evaluate.",
     )
     commands = main_parser.add_subparsers(dest="command", required=True)
     for add_command in (add_train, add_translate, add_evaluate, add_export):
         add_command(commands)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show where an error was raised")
     return main_parser

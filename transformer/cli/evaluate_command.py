@@ -2,16 +2,24 @@
 
 import argparse
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformer.cli.options import (
     Commands,
     add_corpus_options,
+    add_problem_options,
     add_search_options,
     load_translator,
     read_corpus,
+    search_of,
+    target_language,
 )
+from transformer.cli.problems import Problems
 from transformer.corpora import Corpus
+from transformer.corpora.multi30k import TEST_SETS
+from transformer.files import atomic_write
 from transformer.metrics import exact_match, moses_tokens, scores
 
 
@@ -20,10 +28,12 @@ def add_evaluate(commands: Commands) -> None:
     command = commands.add_parser("evaluate", help="score a model: BLEU, chrF, exact match")
     add_corpus_options(command)
     add_search_options(command)
+    add_problem_options(command)
     command.add_argument(
         "--split",
         default="test",
-        help="test (default), val, or another test set of the corpus, such as compositional",
+        help="test (default), val, or another test set of the corpus: compositional of en-it; "
+        "test_2017_flickr, test_2017_mscoco and test_2018_flickr of multi30k",
     )
     command.add_argument(
         "--tokenized",
@@ -32,25 +42,64 @@ def add_evaluate(commands: Commands) -> None:
     )
     command.add_argument(
         "--moses",
-        action="store_true",
-        help="also score lowercased Moses tokens, as papers on Multi30k do",
+        nargs="?",
+        const="",
+        metavar="LANGUAGE",
+        help="also score lowercased Moses tokens, as papers on Multi30k do, by the rules of a "
+        "language (default: the corpus's target language)",
     )
     command.add_argument("--out", type=Path, help="file for the translations")
     command.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    """Translate a test set and print the scores."""
-    corpus = read_corpus(options)
-    sources, references = zip(*chosen_split(corpus, options.split), strict=True)
-    translator = load_translator(options)
-    translations = translator.translate(
-        sources, options.beam, options.length_penalty, progress=True
-    )
+    """Translate a test set, print the scores, and then write the translations.
+
+    What can be checked is checked before anything is translated.
+    """
+    sources, references = zip(*test_pairs(options), strict=True)
+    language = moses_language(options)
+    if language:
+        moses_tokens(references[:1], language)
     if options.out:
-        text = "".join(f"{line}\n" for line in translations)
-        options.out.write_text(text, encoding="utf-8")
-    print(json.dumps(all_scores(translations, references, options), indent=2, ensure_ascii=False))
+        check_writable(options.out)
+    problems = Problems(options.strict, options.copy_unknown)
+    problems.begin(list(sources))
+    translator = load_translator(options)
+    found = translator.n_best(sources, search_of(options), progress=True, on_problem=problems)
+    translations = [
+        best[0].text if best else problems.instead_of(i) for i, best in enumerate(found)
+    ]
+    tokenize = "none" if options.tokenized or options.tok else "13a"
+    print(all_scores(translations, references, tokenize, language), flush=True)
+    if options.out:
+        atomic_write(options.out, "".join(f"{line}\n" for line in translations).encode())
+
+
+def test_pairs(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return the pairs of the split that the options name."""
+    if options.corpus == "multi30k" and options.split in TEST_SETS:
+        return read_corpus(options, options.split).test
+    return chosen_split(read_corpus(options), options.split)
+
+
+def moses_language(options: argparse.Namespace) -> str | None:
+    """Return the language of --moses; None without it, ValueError if it is not known."""
+    language = options.moses or target_language(options)
+    if options.moses == "" and not language:
+        raise ValueError("--moses needs the language of the files' targets, such as --moses it")
+    return None if options.moses is None else language
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError if a file of that name could not be written."""
+    if path.is_dir():
+        raise IsADirectoryError(f"--out {path} is a folder: name a file")
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--out {path} is in a folder that does not exist")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise PermissionError(f"--out {path} cannot be written")
 
 
 def chosen_split(corpus: Corpus, split: str) -> list[tuple[str, str]]:
@@ -62,17 +111,17 @@ def chosen_split(corpus: Corpus, split: str) -> list[tuple[str, str]]:
     return splits[split]
 
 
-def all_scores(translations: list[str], references: tuple, options: argparse.Namespace) -> dict:
-    """Return the number of sentences, the share of exact matches, BLEU and chrF."""
-    tokenize = "none" if options.tokenized or options.tok else "13a"
+def all_scores(
+    translations: list[str], references: Sequence[str], tokenize: str, language: str | None
+) -> str:
+    """Return the number of sentences, the share of exact matches, BLEU and chrF, as JSON."""
     found = {
         "sentences": len(references),
         "exact": round(exact_match(translations, references), 4),
         **scores(translations, references, tokenize),
     }
-    if options.moses:
-        language = options.tgt if options.corpus == "multi30k" else "en"
+    if language:
         hypothesis_tokens = moses_tokens(translations, language)
         reference_tokens = moses_tokens(references, language)
         found["moses"] = scores(hypothesis_tokens, reference_tokens, "none")
-    return found
+    return json.dumps(found, indent=2, ensure_ascii=False)

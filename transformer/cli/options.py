@@ -1,12 +1,14 @@
 """Options that several commands share, and what they name: a corpus, a translator, a device."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from transformer.corpora import Corpus, english_italian, multi30k, read_pairs, text_files
+from transformer.engines import Search
 from transformer.recipes import PRESETS
 from transformer.translator import PRECISIONS, Translator
 
@@ -25,12 +27,8 @@ def add_corpus_options(command: argparse.ArgumentParser) -> None:
         default="en-it",
         help="the embedded English-Italian corpus (default), Multi30k, or files of your own",
     )
-    command.add_argument(
-        "--src", default="en", help="source language of Multi30k: en (default), de, fr, cs"
-    )
-    command.add_argument(
-        "--tgt", default="de", help="target language of Multi30k: en, de (default), fr, cs"
-    )
+    command.add_argument("--src", help="source language of Multi30k: en (default), de, fr, cs")
+    command.add_argument("--tgt", help="target language of Multi30k: en, de (default), fr, cs")
     command.add_argument(
         "--folder", help="folder with raw/ and tok/ of Multi30k, instead of a download ($MULTI30K)"
     )
@@ -46,17 +44,40 @@ def add_corpus_options(command: argparse.ArgumentParser) -> None:
         )
 
 
-def read_corpus(options: argparse.Namespace) -> Corpus:
-    """Read the corpus that the options name; ValueError if --corpus files names no file."""
+USED_BY = {
+    "en-it": (),
+    "multi30k": ("src", "tgt", "folder", "tok"),
+    "files": ("train", "val", "test"),
+}
+"""The options that each corpus has."""
+
+
+def read_corpus(options: argparse.Namespace, test: str = "test_2016_flickr") -> Corpus:
+    """Read the corpus that the options name; `test` is a test set of Multi30k.
+
+    Raises ValueError for an option of another corpus, and if --corpus files names no file.
+    """
+    for corpus, names in USED_BY.items():
+        for name in names:
+            if corpus != options.corpus and getattr(options, name):
+                raise ValueError(
+                    f"--{name} is an option of --corpus {corpus}, not {options.corpus}"
+                )
     if options.corpus == "en-it":
         return english_italian()
     if options.corpus == "multi30k":
-        return multi30k(options.src, options.tgt, options.folder, options.tok)
+        languages = (options.src or "en", options.tgt or "de")
+        return multi30k(*languages, options.folder, options.tok, test)
     if not options.train and not options.test:
         raise ValueError("--corpus files needs --train SRC TGT, or for evaluation --test SRC TGT")
     if not options.train:
         return Corpus("files", [], [], read_pairs(*options.test))
     return text_files(options.train, options.val, options.test)
+
+
+def target_language(options: argparse.Namespace) -> str | None:
+    """Return the code of the language that the corpus is translated into; None if unknown."""
+    return {"en-it": "it", "multi30k": options.tgt or "de"}.get(options.corpus)
 
 
 # --- translators ----------------------------------------------------------------------------------
@@ -67,18 +88,28 @@ def add_search_options(command: argparse.ArgumentParser) -> None:
     add_model_option(command)
     command.add_argument(
         "--beam",
-        type=int,
+        type=positive,
         default=5,
         help="hypotheses for each sentence (default: 5); 1 is greedy search",
     )
     command.add_argument(
         "--length-penalty",
-        type=float,
+        type=finite,
         default=1.0,
         help="hypotheses are ranked by log-probability / length ** this (default: 1.0)",
     )
     command.add_argument(
+        "--min-len",
+        type=int,
+        default=0,
+        help="tokens that a translation has at least (default: 0)",
+    )
+    command.add_argument(
         "--engine", choices=PRECISIONS, default="pytorch", help="what searches (default: pytorch)"
+    )
+    command.add_argument(
+        "--engine-folder",
+        help="folder of the model as ctranslate2 or onnx has it (default: in the model's folder)",
     )
     command.add_argument(
         "--precision",
@@ -87,6 +118,26 @@ def add_search_options(command: argparse.ArgumentParser) -> None:
         help="of the weights (default: fp32); bf16 with pytorch, int8 with ctranslate2",
     )
     add_device_option(command)
+
+
+def search_of(options: argparse.Namespace, n_best: int = 1, scores: bool = False) -> Search:
+    """Return the search that the options describe."""
+    return Search(options.beam, options.length_penalty, n_best, options.min_len, scores)
+
+
+def add_problem_options(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what happens to lines that cannot be translated."""
+    how = command.add_mutually_exclusive_group()
+    how.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at a line that is blank, unknown or too long, instead of leaving it empty",
+    )
+    how.add_argument(
+        "--copy-unknown",
+        action="store_true",
+        help="copy a line that is unknown or too long, instead of leaving it empty",
+    )
 
 
 def add_model_option(command: argparse.ArgumentParser) -> None:
@@ -100,7 +151,13 @@ def add_model_option(command: argparse.ArgumentParser) -> None:
 
 def load_translator(options: argparse.Namespace) -> Translator:
     """Load the translator that the options name."""
-    return Translator.load(options.model, options.device, options.engine, options.precision)
+    return Translator.load(
+        options.model,
+        options.device,
+        options.engine,
+        options.precision,
+        options.engine_folder,
+    )
 
 
 # --- devices and values ---------------------------------------------------------------------------
@@ -122,6 +179,22 @@ def device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise argparse.ArgumentTypeError(f"there is no device {name!r} here ({reason})") from None
     return name
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, not {number}")
+    return number
+
+
+def finite(text: str) -> float:
+    """Return a number that is neither infinite nor nan."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"it must be a number, not {text}")
+    return number
 
 
 def given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

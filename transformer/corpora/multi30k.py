@@ -14,16 +14,25 @@ from transformer.files import cache_dir, downloader
 COMMIT = "a3d2e0d26b56f3846f66a952536ffed4e401d05a"
 HOST = f"https://raw.githubusercontent.com/multi30k/dataset/{COMMIT}/"
 FOLDER = "data/task1/"  # in the repository
+TEST_SETS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
+"""Those of 2017 are not in Czech."""
 
 
 def multi30k(
-    src: str = "en", tgt: str = "de", folder: str | Path | None = None, tokenized: bool = False
+    src: str = "en",
+    tgt: str = "de",
+    folder: str | Path | None = None,
+    tokenized: bool = False,
+    test: str = "test_2016_flickr",
 ) -> Corpus:
     """Read Multi30k from `folder` or $MULTI30K, which holds raw/ and tok/, or download it.
 
     `tokenized` takes the lowercased Moses tokens that papers score, instead of the captions as they
-    were written. Raises the errors of `multi30k_file` and `read_pairs`.
+    were written; `test` is one of TEST_SETS. Raises the errors of `multi30k_file` and `read_pairs`,
+    and ValueError for another test set.
     """
+    if test not in TEST_SETS:
+        raise ValueError(f"Multi30k has the test sets {', '.join(TEST_SETS)}, not {test!r}")
     folder = folder or os.environ.get("MULTI30K")
     pattern = "tok/{}.lc.norm.tok.{}" if tokenized else "raw/{}.{}.gz"
 
@@ -32,7 +41,7 @@ def multi30k(
         return read_pairs(*paths)
 
     name = f"multi30k-{src}-{tgt}" + ("-tok" if tokenized else "")
-    return Corpus(name, split("train"), split("val"), split("test_2016_flickr"))
+    return Corpus(name, split("train"), split("val"), split(test))
 
 
 def multi30k_file(name: str, folder: str | Path | None = None) -> Path:

@@ -1,32 +1,83 @@
 """A corpus of the reader's own: two text files for each split, aligned line by line."""
 
-import gzip
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformer.corpora.corpus import Corpus
+from transformer.texts import read_lines
+
+Paths = Sequence[str | Path]
+"""The paths of a source and of its target."""
 
 
-def text_files(
-    train: Sequence[str | Path],
-    val: Sequence[str | Path] | None = None,
-    test: Sequence[str | Path] | None = None,
-) -> Corpus:
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of sentences from two files: their lines, counted from 1, and how many were empty."""
+
+    files: tuple[str, str]
+    pairs: list[tuple[str, str]]
+    lines: list[int]
+    empty: list[int]
+
+    def take(self, indices: Sequence[int]) -> "Pairs":
+        """Return some of the pairs."""
+        pairs = [self.pairs[i] for i in indices]
+        return Pairs(self.files, pairs, [self.lines[i] for i in indices], self.empty)
+
+    def note(self) -> str:
+        """Return a sentence on the pairs that were left out; "" if there were none."""
+        if not self.empty:
+            return ""
+        src, tgt = self.files
+        first = f"the first is line {self.empty[0]} of {src} and {tgt}"
+        return f"{len(self.empty)} pairs with an empty side are left out; {first}"
+
+
+def text_files(train: Paths, val: Paths | None = None, test: Paths | None = None) -> Corpus:
     """Read a corpus from text files: for each split the path of the source and of the target.
 
     Pairs that occur twice are kept once in training. Without `val`, one training pair in twenty, at
     most 1,000 and spread evenly, is set aside for validation.
     Raises the errors of `read_pairs`, and ValueError if nothing can be set aside for validation.
     """
-    pairs = list(dict.fromkeys(read_pairs(*train)))
-    test_pairs = read_pairs(*test) if test else []
+    found = read_aligned(*train)
+    first_of = {pair: i for i, pair in reversed(list(enumerate(found.pairs)))}
+    found = found.take(sorted(first_of.values()))
+    splits = {"train": found}
     if val:
-        return Corpus("text", pairs, read_pairs(*val), test_pairs)
-    stride = max(20, len(pairs) // 1_000)
-    kept = [pair for i, pair in enumerate(pairs) if i % stride]
+        splits["val"] = read_aligned(*val)
+    else:
+        splits |= set_aside(found)
+    if test:
+        splits["test"] = read_aligned(*test)
+    return corpus_of(splits)
+
+
+def set_aside(found: Pairs) -> dict[str, Pairs]:
+    """Return the splits "train" and "val" of what was read for training."""
+    count = len(found.pairs)
+    stride = max(20, count // 1_000)
+    kept = [i for i in range(count) if i % stride]
     if not kept:
-        raise ValueError(f"{train[0]} has {len(pairs)} pairs: too few to keep one for validation")
-    return Corpus("text", kept, pairs[::stride], test_pairs)
+        raise ValueError(f"{found.files[0]} has {count} pairs: too few to keep one for validation")
+    return {"train": found.take(kept), "val": found.take(range(0, count, stride))}
+
+
+def corpus_of(splits: dict[str, Pairs]) -> Corpus:
+    """Return a corpus of these splits, which remembers where each pair comes from."""
+    notes = dict.fromkeys(split.note() for split in splits.values())
+    nothing = Pairs(("", ""), [], [], [])
+    train, val, test = (splits.get(name, nothing).pairs for name in ("train", "val", "test"))
+    return Corpus(
+        "text",
+        train,
+        val,
+        test,
+        files={name: split.files for name, split in splits.items()},
+        lines={name: split.lines for name, split in splits.items()},
+        notes=tuple(note for note in notes if note),
+    )
 
 
 def read_pairs(src: str | Path, tgt: str | Path) -> list[tuple[str, str]]:
@@ -35,32 +86,19 @@ def read_pairs(src: str | Path, tgt: str | Path) -> list[tuple[str, str]]:
     Raises the errors of `read_lines`, and ValueError if the files differ in their number of lines
     or hold no pair.
     """
+    return read_aligned(src, tgt).pairs
+
+
+def read_aligned(src: str | Path, tgt: str | Path) -> Pairs:
+    """Read two aligned text files as `read_pairs` does, with the line of each pair."""
     sources = read_lines(src)
     targets = read_lines(tgt)
     if len(sources) != len(targets):
         counts = f"{src} has {len(sources)} lines and {tgt} has {len(targets)}"
         raise ValueError(f"{counts}: they must be aligned")
-    pairs = [pair for pair in zip(sources, targets, strict=True) if all(pair)]
-    if not pairs:
+    aligned = list(enumerate(zip(sources, targets, strict=True), start=1))
+    kept = [(number, pair) for number, pair in aligned if all(pair)]
+    if not kept:
         raise ValueError(f"{src} and {tgt} hold no pair of sentences")
-    return pairs
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """Return the lines of a text file, without surrounding spaces.
-
-    The file is UTF-8, gzipped if its name ends in .gz. A line ends only at a line feed, because the
-    lines of two files must stay aligned.
-    Raises FileNotFoundError if there is none, ValueError if it is damaged or not UTF-8.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    content = path.read_bytes()
-    try:
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        text = content.decode("utf-8")
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or not UTF-8 text ({error!s:.200})") from None
-    return [line.strip() for line in text.removesuffix("\n").split("\n")]
+    empty = [number for number, pair in aligned if not all(pair)]
+    return Pairs((str(src), str(tgt)), [pair for _, pair in kept], [n for n, _ in kept], empty)

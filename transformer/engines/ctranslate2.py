@@ -5,6 +5,7 @@ The package is optional (`pip install ctranslate2`) and imported when it is need
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 from transformer.data import UNK
 from transformer.decoder import DecoderLayer
 from transformer.encoder import EncoderLayer
-from transformer.engines.protocol import Group, check_search
+from transformer.engines.protocol import Group, Hypothesis, Search, check_process, check_rows
 from transformer.engines.weights import as_array, export_if_stale, optional, weights_hash
 from transformer.files import atomic_folder
 from transformer.model import Config, Transformer
@@ -166,34 +167,38 @@ class CTranslate2Engine:
         self.tokens = read_tokens(folder, config)
         self.ids = {token: i for i, token in enumerate(self.tokens)}
         self.translator = start(folder, device, threads, kind)
+        self.process = os.getpid()
 
     def __reduce__(self) -> tuple:
         """Rebuild a copy from the folder; it must still be there when the copy is unpickled."""
         return CTranslate2Engine, self.arguments
 
     def search_all(
-        self, groups: Sequence[Group], beam_size: int = 5, length_penalty: float = 1.0
-    ) -> Iterator[list[list[int]]]:
-        """Yield the translations of each group; all are searched at once.
+        self, groups: Sequence[Group], search: Search = Search()
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """Yield the hypotheses of each group; all are searched at once.
 
         See `Engine.search_all`. Raises ValueError, too, for a beam that is too wide for the
-        vocabulary, and for rows that are not words followed by </s>.
+        vocabulary, and for rows that are not words followed by </s>; RuntimeError after a fork.
         """
-        check_search(groups, beam_size, self.config)
-        check_sentences(groups, beam_size, self.config)
+        check_process(self.process, os.getpid(), "CTranslate2")
+        check_rows(groups, self.config)
+        check_sentences(groups, search.beam_size, self.config)
         total = sum(len(rows) for rows, _ in groups)
         share = math.ceil(total / self.threads)
         options = {
-            "beam_size": beam_size,
+            "beam_size": search.beam_size,
+            "num_hypotheses": search.n_best,
             # With 0 it stops by another rule, as soon as the best hypothesis ends. A penalty as
             # small as this changes no rank.
-            "length_penalty": length_penalty or 1e-12,
-            "max_batch_size": max(1, min(share, HYPOTHESES // beam_size)),
+            "length_penalty": search.length_penalty or 1e-12,
+            "max_batch_size": max(1, min(share, HYPOTHESES // search.beam_size)),
+            "min_decoding_length": search.min_len,
+            "return_scores": True,
         }
         waiting = [self.begin(group, options) for group in groups]
         for results in waiting:
-            hypotheses = [result.result().hypotheses[0] for result in results]
-            yield [[self.ids[token] for token in tokens] for tokens in hypotheses]
+            yield [self.hypotheses(result.result()) for result in results]
 
     def begin(self, group: Group, options: dict[str, Any]) -> list[Any]:
         """Submit a group and return its asynchronous results."""
@@ -202,11 +207,15 @@ class CTranslate2Engine:
             [[self.tokens[i] for i in row] for row in rows],
             **options,
             max_input_length=0,
-            min_decoding_length=0,
             max_decoding_length=min(max_len, self.config.max_len),
             return_end_token=True,  # otherwise </s> is not counted in the length that ranks
             asynchronous=True,
         )
+
+    def hypotheses(self, result: Any) -> list[Hypothesis]:
+        """Return the hypotheses of one row as ids."""
+        found = zip(result.hypotheses, result.scores, strict=True)
+        return [Hypothesis([self.ids[token] for token in tokens], score) for tokens, score in found]
 
 
 def compute_type(device: str, precision: str) -> str:

@@ -6,6 +6,7 @@ imported when they are needed.
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transformer.attention import attention_weights
-from transformer.engines.protocol import Group, check_search
+from transformer.engines.protocol import Group, Hypothesis, Search, check_process, check_rows
 from transformer.engines.pytorch import search_group
 from transformer.engines.weights import export_if_stale, optional, weights_hash
 from transformer.files import atomic_folder
@@ -165,18 +166,23 @@ class OnnxEngine:
         self.folder = Path(folder).resolve()
         self.config = config
         self.model = OnnxTransformer(self.folder, config)
+        self.process = os.getpid()
 
     def __reduce__(self) -> tuple:
         """Rebuild a copy from the folder; it must still be there when the copy is unpickled."""
         return OnnxEngine, (self.folder, self.config)
 
     def search_all(
-        self, groups: Sequence[Group], beam_size: int = 5, length_penalty: float = 1.0
-    ) -> Iterator[list[list[int]]]:
-        """Yield the translations of each group; see `Engine.search_all`."""
-        check_search(groups, beam_size, self.config)
+        self, groups: Sequence[Group], search: Search = Search()
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """Yield the hypotheses of each group; see `Engine.search_all`.
+
+        Raises RuntimeError after a fork.
+        """
+        check_process(self.process, os.getpid(), "ONNX")
+        check_rows(groups, self.config)
         for group in groups:
-            yield search_group(self.model, group, beam_size, length_penalty, RecomputingDecoder)
+            yield search_group(self.model, group, search, RecomputingDecoder)
 
 
 class OnnxTransformer(Transformer):
