@@ -495,7 +495,17 @@ class Encoder(nn.Module):
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 7.1 | One layer, one word, on paper | by hand | 10 | ★☆☆ |
+# | 7.2 | What the memory depends on | predict, then run | 10 | ★☆☆ |
+# | 7.3 | A layer of the encoder | write the block | 20 | ★★☆ |
+# | 7.4 | Six layers, and something is missing | find the bug | 15 | ★★☆ |
+# | 7.5 | A test for a layer | write the test | 30 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 7` says
+# what is wrong, and `course hint 7.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary

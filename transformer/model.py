@@ -800,7 +800,17 @@ def load_model(folder: str | Path) -> Transformer:
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 9.1 | How many parameters? | by hand | 10 | ★☆☆ |
+# | 9.2 | Which parameters learn from a batch? | predict, then run | 10 | ★★☆ |
+# | 9.3 | All parts are right | find the bug | 20 | ★★☆ |
+# | 9.4 | The whole model | write the block | 40 | ★★★ |
+# | 9.5 | A test for a whole model | write the test | 30 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 9` says
+# what is wrong, and `course hint 9.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary
