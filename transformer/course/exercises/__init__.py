@@ -47,6 +47,6 @@ def exercise_table(number: int) -> str:
 
 {table}
 
-`python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
-empty, and the other exercises are at the end of each chapter. In it, `course check {number}` says
-what is wrong, and `course hint {number}.1` gives the first of three hints."""
+`python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
+are empty, and the other exercises are at the end of each chapter. In it, `course check {number}`
+says what is wrong, and `course hint {number}.1` gives the first of three hints."""
