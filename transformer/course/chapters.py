@@ -66,18 +66,20 @@ def empty_block(notebook: NotebookNode, block: WriteBlock, folder: Folder) -> No
         if definition(ast.parse(cell.source), block.target):
             cell.source = stub_text.emptied(cell.source, block.target, block.keep)
             place = notebook.cells.index(cell)
-            notebook.cells.insert(place, forms.markdown(task(block, folder)))
+            notebook.cells[place:place] = task_cells(block, folder)
             return
     raise ValueError(f"exercise {block.id}: no library cell of the chapter defines {block.target}")
 
 
-def task(exercise: Exercise, folder: Folder) -> str:
-    """Return the task as a cell of prose."""
-    return (
+def task_cells(exercise: Exercise, folder: Folder) -> list[NotebookNode]:
+    """Return the title and the task, each as a cell of prose."""
+    title = (
         f"### Exercise {exercise.id} · {exercise.title}\n\n"
         f"*{exercise.kind} · {STARS[exercise.difficulty]} · {exercise.minutes} minutes · trains "
-        f"{exercise.trains}*\n\n{stub_text.task_text(exercise, folder.state.seed)}"
+        f"{exercise.trains}*"
     )
+    task = stub_text.task_text(exercise, folder.state.seed)
+    return [forms.markdown(title), forms.markdown(task)]
 
 
 def closing_cells(
@@ -86,7 +88,7 @@ def closing_cells(
     """Return the cells at the end: the exercises that are not blocks, and the last cell of 12."""
     cells = [forms.markdown(instructions(lesson))] if of_chapter(lesson.number) else []
     for exercise in exercises:
-        cells.append(forms.markdown(task(exercise, folder)))
+        cells += task_cells(exercise, folder)
         cells.append(forms.code(stub_text.starter(exercise, folder.state.seed)))
         if isinstance(exercise, Predict):
             cells.append(forms.code(stub_text.experiment(exercise), forms.DEMO))
