@@ -80,7 +80,7 @@ CAPABILITIES ?= default avx2 avx512
 THREADS ?= 1 2
 
 test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them on every kind of CPU, in random order (an hour)
-	@echo "Twenty kills, ten thousand damaged files …"
+	@echo "Nearly two hundred kills, ten thousand damaged files …"
 	@$(PYTEST) tests -m slow
 	@failed=""; for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
 	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \

@@ -4,25 +4,28 @@ import math
 from collections.abc import Callable, Sequence
 
 from canvas import EDGE, INK, MUTED, TONES, Box, Canvas
-from parts import TARGET, heading, noisy, note, token_row
+from parts import heading, noisy, note, token_row
 
-# Subwords of the two Italian sentences; the second is shorter and is padded.
+# The two Italian sentences as transformer.example has them; the second is shorter and is padded.
 IDS = {
     "<pad>": 0,
     "<s>": 1,
     "</s>": 2,
-    "c'è": 31,
-    "un": 7,
-    "gatto": 52,
-    "sul": 40,
-    "tapp": 66,
-    "eto": 18,
-    "ti": 9,
-    "amo": 27,
-    "molto": 35,
+    "c": 43,
+    "'": 4,
+    "è": 30,
+    "un": 101,
+    "gatto": 348,
+    "sul": 313,
+    "tappeto": 314,
+    "ti": 296,
+    "amo": 561,
+    "molto": 181,
 }
-FIRST = ["<s>", "c'è", "un", "gatto", "sul", "tapp", "eto", "</s>"]
-SECOND = ["<s>", "ti", "amo", "molto", "</s>", "<pad>", "<pad>", "<pad>"]
+FIRST = ["<s>", "c", "'", "è", "un", "gatto", "sul", "tappeto", "</s>"]
+SECOND = ["<s>", "ti", "amo", "molto", "</s>", "<pad>", "<pad>", "<pad>", "<pad>"]
+SOURCE_TOKENS = 8  # there is a cat on the mat </s>
+SHORT = SECOND[1:4]
 SPECIAL = {"<s>": "teal", "</s>": "teal", "<pad>": "grey"}
 
 
@@ -39,17 +42,17 @@ def batch() -> Canvas:
         c.text(176, y, line, 13, "mono", anchor="start")
     note(c, 800, 52, "a source has no <s>: it ends with </s>", "end")
     _step(c, 136, "subwords", "learned on the\ntraining split")
-    _grid(c, 176, 108, [FIRST, SECOND], 72)
-    _step(c, 236, "tgt", "(2, 8)")
-    _grid(c, 176, 208, [FIRST, SECOND], 72, ids=True)
-    _step(c, 346, "decoder input", "(2, 7) · tgt[:, :-1]")
-    _grid(c, 176, 318, [FIRST[:-1], SECOND[:-1]], 72)
-    _step(c, 432, "labels", "(2, 7) · tgt[:, 1:]")
-    _grid(c, 176, 404, [FIRST[1:], SECOND[1:]], 72)
-    for i in range(7):
-        c.arrow((212 + 78 * i, 378), (212 + 78 * i, 401), colour=TONES["blue"].edge)
-    note(c, 734, 390, "predict the next one", "start", 11.5, TONES["blue"].edge)
-    note(c, 734, 448, "<pad> labels do\nnot count", "start", 11.5)
+    _grid(c, 176, 108, [FIRST, SECOND], 66)
+    _step(c, 236, "tgt", "(2, 9)")
+    _grid(c, 176, 208, [FIRST, SECOND], 66, ids=True)
+    _step(c, 346, "decoder input", "(2, 8) · tgt[:, :-1]")
+    _grid(c, 176, 318, [FIRST[:-1], SECOND[:-1]], 66)
+    _step(c, 432, "labels", "(2, 8) · tgt[:, 1:]")
+    _grid(c, 176, 404, [FIRST[1:], SECOND[1:]], 66)
+    for i in range(8):
+        c.arrow((209 + 72 * i, 378), (209 + 72 * i, 401), colour=TONES["blue"].edge)
+    note(c, 756, 390, "predict the next one", "start", 11.5, TONES["blue"].edge)
+    note(c, 756, 448, "<pad> labels do\nnot count", "start", 11.5)
     c.line((30, 290), (850, 290), colour=EDGE)
     return c
 
@@ -91,16 +94,16 @@ def teacher_forcing() -> Canvas:
     heading(c, 30, 34, "training: one pass")
     heading(c, 466, 34, "inference: one pass a token")
     c.line((442, 24), (442, 346), colour=EDGE)
-    given = ["<s>", *TARGET]
-    wanted = [*TARGET, "</s>"]
-    low = token_row(c, 30, 262, given, 60, tone=lambda i: "teal" if i == 0 else "green", size=11)
+    given = ["<s>", *SHORT]
+    wanted = [*SHORT, "</s>"]
+    low = token_row(c, 30, 262, given, 93, tone=lambda i: "teal" if i == 0 else "green", size=11)
     box = c.box(30, 168, 390, 44, "decoder, with the causal mask", "orange")
-    high = token_row(c, 30, 92, wanted, 60, tone="purple", size=11)
+    high = token_row(c, 30, 92, wanted, 93, tone="purple", size=11)
     for below, above in zip(low, high, strict=True):
         c.arrow(below.top, (below.top[0], box.y + box.h))
         c.arrow((above.bottom[0], box.y), above.bottom)
     note(c, 225, 308, "the right words, whatever the model would have said")
-    note(c, 225, 70, "all 6 predictions at once")
+    note(c, 225, 70, "all 4 predictions at once")
     for step in range(4):
         _pass(c, 466, 278 - 68 * step, step, given, wanted)
     note(c, 663, 342, "its own words, one after the other, until </s>")
@@ -143,13 +146,13 @@ def cache() -> Canvas:
     c = Canvas(
         900,
         432,
-        "Three steps of decoding at width 128: self-attention's keys and values grow, "
+        "Three steps of decoding at width 24: self-attention's keys and values grow, "
         "those of the source stay",
     )
     for step in range(1, 4):
         x = 30 + 290 * (step - 1)
         heading(c, x, 34, f"step {step}")
-        c.text(x + 76, 34, " ".join(["<s>", *TARGET][:step]), 12, "mono", MUTED, "start")
+        c.text(x + 76, 34, " ".join(FIRST[:step]), 12, "mono", MUTED, "start")
         _self(c, x, 76, step)
         _cross(c, x, 244, step)
         if step > 1:
@@ -167,29 +170,31 @@ def cache() -> Canvas:
 def _self(c: Canvas, x: float, y: float, step: int) -> None:
     """Draw self-attention of the newest token over the cached keys and values."""
     c.text(x, y, "self-attention", 12, "bold", TONES["orange"].edge, "start")
-    _vector(c, x, y + 34, "q", "(1, 1, 128)", "blue", 1, 20 + step)
-    _vector(c, x + 96, y + 34, "K", f"(1, {step}, 128)", "orange", step, 3)
-    _vector(c, x + 182, y + 34, "V", f"(1, {step}, 128)", "green", step, 4)
-    c.text(x, y + 128, f"q·kᵀ (1, 1, {step})  →  (1, 1, 128)", 11, "mono", INK, "start")
+    _vector(c, x, y + 34, "q", "(1, 1, 24)", "blue", 1, 20 + step)
+    _vector(c, x + 96, y + 34, "K", f"(1, {step}, 24)", "orange", step, 3)
+    _vector(c, x + 182, y + 34, "V", f"(1, {step}, 24)", "green", step, 4)
+    c.text(x, y + 128, f"weights (1, 4, 1, {step})  →  (1, 1, 24)", 11, "mono", INK, "start")
 
 
 def _cross(c: Canvas, x: float, y: float, step: int) -> None:
     """Draw cross-attention of the newest token over the source."""
     c.text(x, y, "cross-attention", 12, "bold", TONES["teal"].edge, "start")
-    _vector(c, x, y + 34, "q", "(1, 1, 128)", "blue", 1, 30 + step)
-    _vector(c, x + 96, y + 34, "K", "(1, 7, 128)", "orange", 7, 5)
-    _vector(c, x + 182, y + 34, "V", "(1, 7, 128)", "green", 7, 6)
-    c.text(x, y + 132, "q·kᵀ (1, 1, 7)  →  (1, 1, 128)", 11, "mono", INK, "start")
+    n = SOURCE_TOKENS
+    _vector(c, x, y + 34, "q", "(1, 1, 24)", "blue", 1, 30 + step)
+    _vector(c, x + 96, y + 34, "K", f"(1, {n}, 24)", "orange", n, 5)
+    _vector(c, x + 182, y + 34, "V", f"(1, {n}, 24)", "green", n, 6)
+    c.text(x, y + 132, f"weights (1, 4, 1, {n})  →  (1, 1, 24)", 11, "mono", INK, "start")
 
 
 def _vector(
     c: Canvas, x: float, y: float, name: str, shape: str, tone: str, rows: int, seed: int
 ) -> None:
     """Draw rows of features; the newest is framed, unless they are the source's."""
-    height = 8 if rows == 7 else 13
+    source = rows == SOURCE_TOKENS
+    height = 7 if source else 13
     c.text(x + 33, y - 12, name, 11.5, "monobold")
     box = c.matrix(x, y, rows, 6, (11, height), noisy(tone, seed))
-    if rows < 7:
+    if not source:
         c.frame(x - 1.5, box.y + box.h - height - 1.5, 69, height + 3, INK, radius=3, stroke=1.6)
     c.text(x + 33, box.y + box.h + 14, shape, 10.5, "mono", MUTED)
 
@@ -245,7 +250,7 @@ def beam() -> Canvas:
             places[words] = _node(
                 c, x, top + gap * i - 20, words, score, kept, places[_parent(words)]
             )
-        note(c, x + 59, 330, f"best 2 of {'2 · ' if depth else ''}v", size=11.5)
+        note(c, x + 59, 330, f"best 2 of {'2 · ' if depth else ''}vocab", size=11.5)
     note(c, 450, 358, "greedy search would have followed io, and never found the better sentence")
     return c
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from canvas import EDGE, INK, MUTED, TONES, WHITE, Box, Canvas
-from parts import SOURCE, TARGET, heading, note, shade, token_row
+from parts import SOURCE, heading, note, shade, token_row
 
 
 def _sublayer(
@@ -48,7 +48,7 @@ def encoder_layer() -> Canvas:
     out = c.box(724, 120, 72, 36, "memory", "teal", 12, "mono")
     c.arrow(norm_2.right, out.left)
     for x in (60, 396, 760):
-        c.text(x, 174 if x != 396 else 214, "(b, t, d)", 11.5, "mono", MUTED)
+        c.text(x, 174 if x != 396 else 214, "b t d_model", 11.5, "mono", MUTED)
     c.line((396, 146), (396, 202), colour=EDGE, dash="2 3")
     _everyone(c, 240)
     return c
@@ -89,8 +89,8 @@ def decoder_layer() -> Canvas:
     _, norm_3 = _sublayer(c, 542, 138, "feed-forward", "blue")
     out = c.box(828, 120, 44, 36, "out", "teal", 13, "mono")
     c.arrow(norm_3.right, out.left)
-    c.text(36, 176, "(b, t, d)", 11.5, "mono", MUTED)
-    c.text(850, 176, "(b, t, d)", 11.5, "mono", MUTED)
+    c.text(36, 182, "b t\nd_model", 11.5, "mono", MUTED)
+    c.text(850, 182, "b t\nd_model", 11.5, "mono", MUTED)
     _layer_inputs(c, cross)
     return c
 
@@ -99,7 +99,7 @@ def _layer_inputs(c: Canvas, cross: Box) -> None:
     """Draw the two masks and the memory under the layer."""
     x = cross.centre[0]
     memory = c.box(x - 52, 254, 104, 30, "memory", "teal", 12.5, "mono")
-    c.text(x, 302, "(b, k, d) from the encoder", 11.5, "mono", MUTED)
+    c.text(x, 302, "b k d_model, from the encoder", 11.5, "mono", MUTED)
     for name, dx in (("k", -24), ("v", 24)):
         c.arrow(
             (x + dx, memory.y), (x + dx, cross.y + cross.h), colour=TONES["teal"].edge, stroke=1.7
@@ -115,32 +115,32 @@ def _layer_inputs(c: Canvas, cross: Box) -> None:
 def masks() -> Canvas:
     """Draw the causal mask, the padding mask of two sentences, and their conjunction."""
     c = Canvas(
-        900,
-        330,
+        960,
+        346,
         "The causal and the padding mask of two sentences, joined by and; "
         "rows are queries, columns are keys",
     )
-    numbers = list("012345")
-    first = ["<s>", *TARGET]
-    second = ["<s>", "ti", "amo", "molto", "<pad>", "<pad>"]
+    numbers = list("01234567")
+    first = ["<s>", "c", "'", "è", "un", "gatto", "sul", "tappeto"]
+    second = ["<s>", "ti", "amo", "molto", "</s>", "<pad>", "<pad>", "<pad>"]
     for x, name, shape in (
-        (58, "causal", "(1, 1, q, k)"),
-        (280, "padding", "(b, 1, 1, k)"),
-        (530, "may attend = causal and padding", "(b, 1, q, k)"),
+        (58, "causal", "q k"),
+        (268, "padding", "b 1 1 k"),
+        (530, "may attend = causal and padding", "b 1 q k"),
     ):
         heading(c, x, 32, name)
         c.text(x, 56, shape, 11.5, "mono", MUTED, "start")
-    causal = _mask(c, 58, 130, lambda i, j: j <= i, 6, numbers, numbers)
+    causal = _mask(c, 58, 130, lambda i, j: j <= i, 8, numbers, numbers)
     c.text(causal.x - 36, causal.centre[1], "queries", 11.5, colour=MUTED, turn=-90)
     c.text(causal.centre[0], causal.y - 34, "keys", 11.5, colour=MUTED)
-    c.text(236, causal.centre[1], "∧", 20, "bold")
-    _mask(c, 280, 150, lambda i, j: True, 1, first)
-    _mask(c, 280, 250, lambda i, j: j < 4, 1, second)
-    c.text(452, causal.centre[1], "=", 20, "bold")
-    _mask(c, 530, 130, lambda i, j: j <= i, 6, first, first)
-    _mask(c, 726, 130, lambda i, j: j <= i and j < 4, 6, second, second)
-    _legend(c, 58, 304)
-    note(c, 858, 304, "padding hides keys (columns), never queries (rows)", "end")
+    c.text(240, causal.centre[1], "∧", 20, "bold")
+    _mask(c, 268, 150, lambda i, j: True, 1, first)
+    _mask(c, 268, 250, lambda i, j: j < 5, 1, second)
+    c.text(456, causal.centre[1], "=", 20, "bold")
+    _mask(c, 530, 130, lambda i, j: j <= i, 8, first, first)
+    _mask(c, 756, 130, lambda i, j: j <= i and j < 5, 8, second, second)
+    _legend(c, 58, 322)
+    note(c, 916, 322, "padding hides keys (columns), never queries (rows)", "end")
     return c
 
 
@@ -155,11 +155,11 @@ def _mask(
 ) -> Box:
     """Draw a mask with its keys above and its queries at the left."""
     box = c.matrix(
-        x, y, rows, 6, 22, lambda i, j: TONES["teal"].edge if allowed(i, j) else WHITE, "#b6c2d1"
+        x, y, rows, 8, 20, lambda i, j: TONES["teal"].edge if allowed(i, j) else WHITE, "#b6c2d1"
     )
     for j, key in enumerate(keys):
         turned = max(map(len, keys)) > 2
-        at = (x + 22 * j + 11, y - 8)
+        at = (x + 20 * j + 10, y - 8)
         c.text(
             *at,
             key,
@@ -169,7 +169,7 @@ def _mask(
             turn=-45 if turned else 0,
         )
     for i, query in enumerate(queries or []):
-        c.text(x - 6, y + 22 * i + 11, query, 10.5, "mono", anchor="end")
+        c.text(x - 6, y + 20 * i + 10, query, 10.5, "mono", anchor="end")
     return box
 
 
@@ -183,7 +183,7 @@ def model() -> Canvas:
     c = Canvas(
         900,
         360,
-        "The shapes through the whole model: 64 sentences of 8 tokens, 512 features, v words",
+        "The shapes through the whole model: 64 sentences of 8 tokens, 512 features, vocab tokens",
     )
     encoder = _lane(c, 96, "src", "encoder", "× 6 layers")
     decoder = _lane(c, 236, "tgt", "decoder", "× 6 layers")
@@ -195,7 +195,7 @@ def model() -> Canvas:
     note(c, 601, 154, "keys and values", size=11.5)
     _logits(c, decoder)
     sizes = "64 sentences · 8 tokens · d_model 512 = 8 heads of 64 · d_ff 2048"
-    c.text(450, 334, f"{sizes} · v tokens in the vocabulary", 12, colour=MUTED)
+    c.text(450, 334, f"{sizes} · vocab 37000", 12, colour=MUTED)
     return c
 
 
@@ -207,7 +207,7 @@ def _logits(c: Canvas, decoder: Box) -> None:
     c.arrow(linear.right, softmax.left)
     c.arrow(softmax.right, (886, 236))
     c.text(620, 276, "(64, 8, 512)", 11.5, "mono", INK)
-    c.text(750, 276, "(64, 8, v)", 11.5, "mono", INK)
+    c.text(750, 276, "(64, 8, vocab)", 11.5, "mono", INK)
     c.text(750, 293, "logits", 11.5, "mono", MUTED)
     note(c, 814, 186, "in the loss and\nin decoding only", size=11.5)
 
@@ -215,7 +215,7 @@ def _logits(c: Canvas, decoder: Box) -> None:
 def _lane(c: Canvas, y: float, name: str, stack: str, times: str) -> Box:
     """Draw one side of the model, from ids to the stack of layers."""
     ids = c.box(24, y - 18, 60, 36, name, "green", 13, "mono")
-    embedding = c.box(138, y - 18, 112, 36, "embedding · √d", "rose", 12.5)
+    embedding = c.box(138, y - 18, 112, 36, "embedding\n· √d_model", "rose", 12)
     total = c.plus(318, y, "teal", 10)
     for i in (2, 1, 0):
         block = c.box(438 + 5 * i, y - 30 - 5 * i, 122, 60, tone="teal")

@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import torch
 
+import transformer
 from transformer import checks, zoo
 from transformer.checks.claims import seeded
 from transformer.course import judging, lessons, stub_text
@@ -19,7 +21,7 @@ from transformer.course.exercise import (
     WriteBlock,
     WriteTest,
 )
-from transformer.course.exercises import all_exercises
+from transformer.course.exercises import all_exercises, exercise_table
 
 Kind = TypeVar("Kind", bound=Exercise)
 OTHER_SEEDS = (1, 2, 3)
@@ -220,3 +222,10 @@ def test_a_form_is_understood(value: Any, form: str) -> None:
 )
 def test_a_value_of_another_form_is_seen(value: Any, form: str) -> None:
     assert not has_form(value, form)
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+def test_a_chapter_lists_its_exercises(number: int) -> None:
+    path = Path(transformer.__file__).parent / f"{lessons.lesson(number).module}.py"
+    prose = re.sub(r"^# ?", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert f"\n{exercise_table(number)}\n" in prose

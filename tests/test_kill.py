@@ -1,6 +1,7 @@
-"""A training process killed at any moment loses nothing.
+"""A process killed at any moment loses nothing.
 
-Resumed, it ends with the same weights, bit for bit.
+A training that is resumed ends with the same weights, bit for bit. Whatever is killed, the folder
+holds a translator whose parts belong together.
 """
 
 import random
@@ -14,6 +15,7 @@ import torch
 
 from transformer.files import read_tensors
 from transformer.recipes import checkpoints
+from transformer.translator import Translator
 
 STEPS = 240
 EVERY = 5
@@ -77,3 +79,121 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(command, tmp_path, 
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert {path.name for path in whole.iterdir()} == {path.name for path in broken.iterdir()}
+
+
+# --- the translator in the folder -----------------------------------------------------------------
+
+OTHER = "--vocab-size 110 --d-ff 48 --seed 1"
+"""What makes another translator of the same corpus: no part of it fits the first one."""
+
+
+def parts(folder: Path) -> tuple[int, int]:
+    """Return two sizes of the translator in a folder; it fails if its parts do not fit."""
+    translator = Translator.load(folder)
+    assert len(translator.translate(["one two three"])) == 1
+    return translator.tokenizer.get_vocab_size(), translator.model.config.d_ff
+
+
+def run(arguments: list[str]) -> subprocess.Popen:
+    """Start a command."""
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_after(process: subprocess.Popen, seconds: float) -> bool:
+    """Kill a process some seconds from now; False if it has ended by itself."""
+    time.sleep(seconds)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode in (0, KILLED), errors.decode()
+    return process.returncode == KILLED
+
+
+def train_and_kill(command: list[str], seconds: float) -> bool:
+    """Train, and kill the process some seconds after it has read the corpus."""
+    process = run(command)
+    line = process.stderr.readline().decode()
+    assert " pairs of " in line
+    return kill_after(process, seconds)
+
+
+def seconds_of_training(command: list[str]) -> float:
+    """Return how long a whole training takes after it has read the corpus."""
+    process = run(command)
+    process.stderr.readline()
+    start = time.monotonic()
+    process.communicate()
+    assert process.returncode == 0
+    return time.monotonic() - start
+
+
+MANY = pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+
+
+@MANY
+def test_killed_while_it_overwrites_a_run_the_translator_is_the_old_one_or_the_new_one(
+    command, tmp_path, kills
+):
+    moments = random.Random(kills)
+    both = {}
+    train = [*command, "--out", str(tmp_path / "run"), "--overwrite", "--steps", "20"]
+    commands = [train, [*train, *OTHER.split()]]
+    for each in commands:
+        longest = seconds_of_training(each)
+        both[parts(tmp_path / "run")] = each
+    assert len(both) == 2
+    killed = 0
+    for number in range(20 * kills):
+        if killed == kills:
+            break
+        killed += train_and_kill(commands[number % 2], moments.uniform(0, longest))
+        assert parts(tmp_path / "run") in both
+    assert killed == kills
+
+
+@MANY
+def test_killed_while_it_resumes_a_run_the_translator_is_that_of_the_run(command, tmp_path, kills):
+    moments = random.Random(kills)
+    train = [*command, "--out", str(tmp_path), "--validate-every", "1"]
+    longest = seconds_of_training([*train, "--steps", "10"])
+    expected = parts(tmp_path)
+    killed = 0
+    for _ in range(20 * kills):
+        if killed == kills:
+            break
+        killed += train_and_kill(
+            [*train, "--steps", "1000000", "--resume"], moments.uniform(0, longest)
+        )
+        assert parts(tmp_path) == expected
+    assert killed == kills
+    done = int(checkpoints(tmp_path)[-1].stem.split("-")[1])
+    seconds_of_training([*train, "--steps", str(done + 1), "--resume"])
+    assert not list(tmp_path.glob(".*")), "no draft is left"
+
+
+def export_drafts(folder: Path) -> set[Path]:
+    """Return the drafts of exports in a folder; those of killed processes stay for a day."""
+    return set(folder.glob(".ctranslate2.*.draft"))
+
+
+@MANY
+def test_killed_while_it_exports_the_translator_and_its_export_can_be_used(
+    command, tmp_path, kills
+):
+    pytest.importorskip("ctranslate2")
+    moments = random.Random(kills)
+    seconds_of_training([*command, "--out", str(tmp_path), "--steps", "10"])
+    expected = parts(tmp_path)
+    export = [sys.executable, "-m", "transformer", "export", "--to", "ctranslate2"]
+    killed = 0
+    for _ in range(20 * kills):
+        if killed == kills:
+            break
+        drafts = export_drafts(tmp_path)
+        process = run([*export, "--model", str(tmp_path)])
+        while process.poll() is None and export_drafts(tmp_path) <= drafts:
+            time.sleep(0.001)
+        killed += kill_after(process, moments.uniform(0, 0.03))
+        assert parts(tmp_path) == expected
+        translator = Translator.load(tmp_path, engine="ctranslate2")
+        assert len(translator.translate(["one two three"])) == 1
+    assert killed == kills

@@ -401,6 +401,17 @@ def test_the_next_checkpoint_drops_every_later_one_of_the_run_before(tmp_path) -
     ]
 
 
+def test_a_copy_of_a_checkpoint_is_left_alone(tmp_path) -> None:
+    settings = preset(steps=9, validate_every=3)
+    fit(make_corpus(), tmp_path, settings)
+    copy = tmp_path / "checkpoint-best.safetensors"
+    copy.write_bytes(checkpoints(tmp_path)[-1].read_bytes())
+    fit(make_corpus(), tmp_path, preset(steps=10), resume=checkpoints(tmp_path)[-1])
+    fit(make_corpus(), tmp_path, settings)
+    assert copy.exists()
+    assert fit(make_corpus(), tmp_path, preset(steps=9), resume=copy)
+
+
 def test_drafts_that_a_killed_run_left_are_removed(tmp_path) -> None:
     draft = tmp_path / ".model.safetensors.0123456789ab.draft"
     draft.write_bytes(b"half a model")

@@ -372,7 +372,17 @@ def attention(
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 3.1 | The attention weights | write the block | 20 | ★★☆ |
+# | 3.2 | What attention does not see | predict, then run | 10 | ★☆☆ |
+# | 3.3 | A row of weights, on paper | by hand | 10 | ★☆☆ |
+# | 3.4 | It trains, but it is wrong | find the bug | 15 | ★★☆ |
+# | 3.5 | A test that finds what others did wrong | write the test | 25 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 3` says
+# what is wrong, and `course hint 3.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary

@@ -7,6 +7,17 @@ r"""
 ![The architecture; the decoder, N layers of 3 sublayers, is lit](../figures/architecture_08.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 7](07_encoder.ipynb), for the layer and the memory;
+# [chapter 3](03_attention.ipynb), for what a mask does. About 45 minutes. In the paper:
+# [section 3.1](https://arxiv.org/abs/1706.03762) and section 3.2.3.
+#
+# **What you will be able to do**
+#
+# - write the causal mask and the decoder layer, and join the two masks of a batch;
+# - explain why one pass in training gives a prediction at every position;
+# - recognise a leaking mask, whose loss is excellent and whose translations are wrong.
+
 # %%
 import torch
 from einops import rearrange
@@ -24,7 +35,9 @@ from transformer.residual_norm import PostNorm
 # it gets a whole sentence, and position $i$ predicts word $i + 1$. Chapter 7 has a layer that reads
 # whole sentences. Can it be trained to write?
 #
-# Test it on random digits, which **nothing** can predict: at best, the loss is $\ln 10 = 2.30$.
+# Test it on random digits, which **nothing** can predict. The loss is $-\ln$ of the probability
+# that the model gives to the right digit (*cross-entropy*, chapter 11), so an honest model gets
+# $\ln 10 = 2.30$ on average. What will this one get at its eight positions?
 
 # %% tags=["active-ipynb"]
 # import torch.nn.functional as F
@@ -34,7 +47,7 @@ from transformer.residual_norm import PostNorm
 # from transformer.positional_encoding import PositionalEncoding
 #
 # torch.set_printoptions(precision=2, sci_mode=False)
-# torch.set_num_threads(1)  # many small products are faster on one thread
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
 #
 #
 # def loss_at_each_position(mask):
@@ -45,8 +58,8 @@ from transformer.residual_norm import PostNorm
 #     optimizer = torch.optim.Adam(nn.ModuleList([embed, layer, to_logits]).parameters(), lr=3e-3)
 #     for _ in range(150):
 #         digits = torch.randint(10, (64, 9))
-#         logits = rearrange(to_logits(layer(embed(digits[:, :-1]), mask)), "b t v -> b v t")
-#         losses = F.cross_entropy(logits, digits[:, 1:], reduction="none").mean(0)
+#         logits = to_logits(layer(embed(digits[:, :-1]), mask))
+#         losses = F.cross_entropy(logits.mT, digits[:, 1:], reduction="none").mean(0)
 #         optimizer.zero_grad()
 #         losses.mean().backward()
 #         optimizer.step()
@@ -60,8 +73,8 @@ from transformer.residual_norm import PostNorm
 # Seven positions predict random digits almost perfectly. They **copy**: the answer for position $i$
 # stands in the input, at $i + 1$. Only the last position has nothing after it to copy.
 #
-# When a decoder writes, it is always at that last position. This model has learned to cheat and
-# would write noise. Position $i$ must not see what comes after it.
+# When a decoder writes, it is always at that last position, so this model could only guess.
+# Position $i$ must not see what comes after it.
 
 # %% [markdown]
 # ## By hand
@@ -79,9 +92,10 @@ from transformer.residual_norm import PostNorm
 # print(masked.softmax(-1))
 
 # %% [markdown]
-# $e^{-\infty} = 0$. Row 2 keeps $1, 2, 3$ and divides by $6$: $0.17, 0.33, 0.50$, and exactly $0$
-# for the word to come. The masked score is absent from the sum in the denominator too; that is why
-# the mask comes *before* the softmax. Compare the first three rows with a sentence of three words:
+# $e^{-\infty} = 0$. Row 2, the third, keeps $1, 2, 3$ and divides by $6$: $0.17, 0.33, 0.50$, and
+# exactly $0$ for the word to come. The masked score is absent from the sum in the denominator too;
+# that is why the mask comes *before* the softmax. Compare the first three rows with a sentence of
+# three words:
 
 # %% tags=["active-ipynb"]
 # three = masked[:3, :3].softmax(-1)
@@ -89,9 +103,10 @@ from transformer.residual_norm import PostNorm
 # torch.testing.assert_close(three, masked.softmax(-1)[:3, :3])
 
 # %% [markdown]
-# The numbers are the same: for row 2 the fourth word does not exist. With the triangle, a sentence
-# of four words holds four training examples, its beginnings of length 1 to 4, each with its next
-# word. One pass serves **all positions at once**; a recurrent network goes step by step.
+# The numbers are the same: for row 2 the fourth word does not exist. With the
+# triangle, a sentence of four words holds four training examples, its beginnings of length 1 to 4,
+# each with its next word. One pass serves **all positions at once**; a recurrent network goes step
+# by step.
 
 # %% [markdown]
 # ## The definition
@@ -123,23 +138,31 @@ def padding_mask(ids: Int[Tensor, "b t"], pad_id: int) -> Bool[Tensor, "b 1 1 t"
 #
 # ![The causal triangle and the padding of each sentence, joined](../figures/08_masks.svg)
 
+# %% [markdown]
+# In the running example, the decoder reads the right translations, each after a start token `<s>`,
+# and must write the next token at every position. The second sentence is padded. Which keys may
+# *molto* use, and which `</s>`?
+
 # %% tags=["active-ipynb"]
+# from transformer.example import after, example_batch, tokens
 # from transformer.plotting import plot_mask
 #
-# sentences = ["<s> c'è un gatto sul tappeto".split(), "<s> ti amo molto <pad> <pad>".split()]
-# ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 7, 8, 9, 0, 0]])  # 0 is <pad>, 1 is <s>
-# causal = causal_mask(6)
-# padding = padding_mask(ids, pad_id=0)
-# both = causal & padding
+# batch = example_batch()
+# tgt = batch.decoder_input
+# causal = causal_mask(8)
+# padding = padding_mask(tgt, pad_id=0)
+# tgt_mask = causal & padding
 #
-# print("causal", *causal.shape, "· padding", *padding.shape, "· both", *both.shape)
-# plot_mask(both[0, 0], queries=sentences[0], keys=sentences[0])
-# plot_mask(both[1, 0], queries=sentences[1], keys=sentences[1])
+# print("causal", *causal.shape, "· padding", *padding.shape, "· both", *tgt_mask.shape)
+# read = tokens(tgt)
+# plot_mask(tgt_mask[0, 0], queries=read[0], keys=read[0])
+# plot_mask(tgt_mask[1, 0], queries=read[1], keys=read[1])
 
 # %% [markdown]
-# Read by rows: *molto* may attend to `<s>`, *ti*, *amo* and itself. The rows of `<pad>` are not
-# empty, but the loss ignores their outputs. When padding stands at the end, the triangle alone
-# already hides it from the words. The second mask works wherever the padding stands.
+# Read by rows: *molto* may attend to `<s>`, *ti*, *amo* and itself, and `</s>` to these and itself.
+# The rows of `<pad>` are not empty, but the loss ignores their outputs. When padding stands at the
+# end, the triangle alone already hides it from the words. The second mask works wherever the
+# padding stands.
 
 # %% [markdown]
 # ### The layer
@@ -153,8 +176,7 @@ def padding_mask(ids: Int[Tensor, "b t"], pad_id: int) -> Bool[Tensor, "b 1 1 t"
 # \operatorname{Layer}(x, m) &= \operatorname{LayerNorm}(z + \operatorname{FeedForward}(z))
 # \end{aligned}$$
 #
-# ![A decoder layer: masked self-attention, cross-attention with keys and values from the memory,
-# feed-forward; three residuals](../figures/08_decoder_layer.svg)
+# ![A decoder layer: masked self-attention, cross-attention with keys and values from the memory, feed-forward; three residuals](../figures/08_decoder_layer.svg)
 
 
 # %% tags=["exercise"]
@@ -231,130 +253,147 @@ class Decoder(nn.Module):
 # %% [markdown]
 # ## The proof
 #
-# The paper's base size: 64 targets of 8 tokens, and a memory of 7, for *there is a cat on the mat*.
-# In cross-attention, which side has 8 and which has 7?
+# ### The running example
+#
+# Load the trained decoder. It starts from the embedded target, to which chapters 1 and 2 have been
+# applied, and from the memory of chapter 7, `after(7)`. Its result is `after(8)`, the **decoder
+# states**.
+
+# %% tags=["active-ipynb"]
+# from transformer.example import example_model, weights
+#
+# decoder = Decoder(n_layers=2, d_model=24, n_heads=4, d_ff=48).requires_grad_(False)
+# decoder.load_state_dict(weights("decoder"))
+# embed = example_model().embed  # chapters 1 and 2
+# x = embed(tgt)
+# memory = after(7)
+# src_mask = padding_mask(batch.src, pad_id=0)
+#
+# states = decoder(x, memory, tgt_mask, src_mask)
+# torch.testing.assert_close(states, after(8))
+# print("x", *x.shape, "· memory", *memory.shape, "→ states", *states.shape)
+
+# %% [markdown]
+# At the paper's base size: 64 targets of 8 tokens, and a memory of 7, so that the two lengths
+# differ. In cross-attention, which side has 8 and which has 7?
 
 # %% tags=["active-ipynb"]
 # from transformer.multi_head import head_weights
 #
 # torch.manual_seed(0)
-# decoder = Decoder(n_layers=6, d_model=512, n_heads=8, d_ff=2048)
-# x = torch.randn(64, 8, 512)
-# memory = torch.randn(64, 7, 512)
+# base = Decoder(n_layers=6, d_model=512, n_heads=8, d_ff=2048).requires_grad_(False)
+# wide_x = torch.randn(64, 8, 512)
+# wide_memory = torch.randn(64, 7, 512)
 #
-# cross = decoder.layers[0].cross_attention
-# keys, values = cross.project_kv(memory)
-# print("queries, from the decoder", *cross.split_heads(cross.w_q(x)).shape, "b h q d")
-# print("keys,    from the memory ", *keys.shape, "b h k d")
-# print("values,  from the memory ", *values.shape, "b h k d")
-# print("weights, target × source ", *head_weights(cross, x, memory).shape, "b h q k")
-# print("out of the six layers    ", *decoder(x, memory, causal_mask(8)).shape, "b t d")
+# cross = base.layers[0].cross_attention
+# keys, values = cross.project_kv(wide_memory)
+# out = base(wide_x, wide_memory, causal_mask(8))
+# print("queries, from the decoder", *cross.split_heads(cross.w_q(wide_x)).shape, "b h q d_head")
+# print("keys,    from the memory ", *keys.shape, "b h k d_head")
+# print("values,  from the memory ", *values.shape, "b h k d_head")
+# print("weights, target × source ", *head_weights(cross, wide_x, wide_memory).shape, "b h q k")
+# print("after all six layers     ", *out.shape, "b t d_model")
 
 # %% [markdown]
-# There is a row for each **target** word and a column for each **source** word; their numbers may
+# There is a row for each **target** token and a column for each **source** token; their numbers may
 # differ. The source has no future to hide, so every target position may attend to all of it.
 
 # %% [markdown]
 # ### Future tokens do not leak
 #
-# Replace the target words one at a time, and see which outputs of the six layers change. Rows are
-# outputs, columns are replaced words.
+# Replace the eight target tokens of the first sentence one at a time by *cane* (dog), and see which
+# states of the trained decoder change. Rows are states, columns are replaced tokens. Which shape
+# will the ones have?
 
 # %% tags=["active-ipynb"]
-# x = torch.randn(1, 7, 512)
-# memory = torch.randn(1, 7, 512)
+# from transformer.example import example_tokenizer
+#
+# cane = example_tokenizer().token_to_id("▁cane")
+# replaced = embed(tgt[:1].repeat(8, 1).fill_diagonal_(cane))
 #
 #
-# def moved_by_each_word(decode):
-#     replaced = x.repeat(7, 1, 1)
-#     replaced[range(7), range(7)] = torch.randn(7, 512)
-#     moved = (decode(replaced, memory.repeat(7, 1, 1)) - decode(x, memory)).abs().amax(-1) > 1e-4
-#     return rearrange(moved, "word out -> out word")
+# def moved_by_each_token(stack, mask):
+#     change = stack(replaced, memory[:1].expand(8, -1, -1), mask) - stack(x[:1], memory[:1], mask)
+#     return rearrange(change.abs().amax(-1) > 1e-5, "token t -> t token")
 #
 #
-# moved = moved_by_each_word(lambda x, memory: decoder(x, memory, causal_mask(7)))
+# moved = moved_by_each_token(decoder, causal_mask(8))
 # print(moved.int())
-# assert torch.equal(moved, causal_mask(7))
+# assert torch.equal(moved, causal_mask(8))
 
 # %% [markdown]
-# Measured from outside, the dependence *is* the triangle, also through six layers: all have the
-# same mask. And the source? One word of the memory changes all target positions:
+# Measured from outside, the dependence *is* the triangle, also through both layers, because all
+# layers have the same mask. And the source? Replace *cat* by *dog*, and every state changes:
 
 # %% tags=["active-ipynb"]
-# other = memory.clone()
-# other[:, 3] = torch.randn(512)
-# change = decoder(x, other, causal_mask(7)) - decoder(x, memory, causal_mask(7))
-# (change.abs().amax(-1) > 1e-4)[0].tolist()
+# src = batch.src[:1].clone()
+# src[0, 3] = example_tokenizer().token_to_id("▁dog")
+# change = decoder(x[:1], example_model().encode(src), causal_mask(8)) - states[:1]
+# (change.abs().amax(-1) > 1e-5)[0].tolist()
 
 # %% [markdown]
-# ### One pass equals seven
+# ### One pass equals eight
 #
-# By hand, the triangle of four contained the one of three. Now the whole decoder: give it 1 word,
-# then 2, then 3 …, take the last output each time, and compare with a single pass over all seven.
+# By hand, the triangle of four contained the one of three. Now the whole decoder: give it 1 token,
+# then 2, then 3 …, take the last state each time, and compare with the single pass over all eight.
 
 # %% tags=["active-ipynb"]
-# together = decoder(x, memory, causal_mask(7))
-#
-# for t in range(1, 8):
-#     alone = decoder(x[:, :t], memory, causal_mask(t))
-#     torch.testing.assert_close(alone[:, -1], together[:, t - 1], atol=1e-4, rtol=1e-4)
-# print("positions computed: one pass", 7, "· seven passes", sum(range(1, 8)))
+# for t in range(1, 9):
+#     alone = decoder(x[:1, :t], memory[:1], causal_mask(t))
+#     torch.testing.assert_close(alone[0, -1], states[0, t - 1], atol=1e-4, rtol=1e-4)
+# print("positions computed: one pass", 8, "· eight passes", sum(range(1, 9)))
 
 # %% [markdown]
-# So training gets seven predictions from one pass, exactly those that the decoder would make word
-# by word, since the right words are known. In translation it must go step by step (chapter 12).
+# So training gets eight predictions from one pass, exactly those that the decoder would make token
+# by token if it had written the right ones. In translation it must go step by step (chapter 12).
 
 # %% [markdown]
 # ### Equal to PyTorch
 #
 # `torch_decoder` builds PyTorch's decoder with our weights, by the method of chapter 7. Its masks
-# have the opposite polarity: `True` means *hide*. We add noise, and hide two source words:
+# have the opposite polarity: `True` means *hide*. We add noise, so that all norms differ, and hide
+# two source tokens:
 
 # %% tags=["active-ipynb"]
 # from transformer.checks.twins import torch_decoder
+# from transformer.residual_norm import PreNorm
 #
-# for parameter in decoder.parameters():
-#     parameter.data += 0.05 * torch.randn_like(parameter)
-# real = torch.arange(7)[None] < 5
-# hidden = dict(tgt_mask=~causal_mask(7), memory_key_padding_mask=~real)
-# theirs = torch_decoder(decoder)(x, memory, **hidden)
-# ours = decoder(x, memory, causal_mask(7), rearrange(real, "b k -> b 1 1 k"))
-# torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+# real = torch.arange(7)[None].expand(64, 7) < 5
+# hidden = dict(tgt_mask=~causal_mask(8), memory_key_padding_mask=~real)
+# for residual in (PostNorm, PreNorm):
+#     ours = Decoder(3, 512, 8, 2048, residual=residual)
+#     for parameter in ours.parameters():
+#         parameter.data += 0.05 * torch.randn_like(parameter)
+#     theirs = torch_decoder(ours, norm_first=residual is PreNorm)
+#     got = ours(wide_x, wide_memory, causal_mask(8), rearrange(real, "b k -> b 1 1 k"))
+#     want = theirs(wide_x, wide_memory, **hidden)
+#     torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
+#     last_norm = type(ours.norm).__name__
+#     print(residual.__name__, "equal to nn.TransformerDecoder, last norm:", last_norm)
 
 # %% [markdown]
-# ### The cheat is over
+# ### Nothing left to copy
 #
-# The random digits once more. With the triangle, no position can do better than $\ln 10 = 2.30$,
-# apart from luck in a single batch. But pass the triangle in PyTorch's polarity, **an inverted
-# mask**, and every position sees *only* the future. No error is raised:
+# The random digits once more, with the triangle. No position can do better than $\ln 10 = 2.30$,
+# apart from luck in a single batch:
 
 # %% tags=["active-ipynb"]
-# from transformer.plotting import plot_lines
-#
-# causal = loss_at_each_position(causal_mask(8))
-# inverted = loss_at_each_position(~causal_mask(8))
-# print("causal mask,   loss above 2.2:", (causal > 2.2).tolist())
-# print("inverted mask, loss below 0.1:", (inverted < 0.1).tolist())
-#
-# losses = {"no mask": unmasked, "inverted mask": inverted, "causal mask": causal}
-# plot_lines(losses, xlabel="position", ylabel="loss", title="Random digits: two of three cheat")
+# print("loss above 2.2:", (loss_at_each_position(causal_mask(8)) > 2.2).tolist())
 
 # %% [markdown]
-# The higher loss is the better model: each position knows only what it will know in translation.
-# The other two models cheat equally well. With the inverted mask the last query has no key: here it
-# gets zeros, elsewhere `nan`, or an even mix of all values where $-10^9$ stands for $-\infty$.
-
-# %% [markdown]
-# **A mask that is dropped in `eval()`** is as bad. Suppose the triangle is used only in training,
-# because generation "has no future". Then the validation loss is too good to be true:
+# The higher loss belongs to the better model: each position knows only what it will know in
+# translation.
+#
+# **A mask that is dropped in `eval()`** undoes this. Suppose the triangle is used only in training,
+# because generation "has no future". Then every loss that is measured in `eval()` is too good to be
+# true:
 
 # %% tags=["active-ipynb"]
-# layer = DecoderLayer(512, 8, 2048)
+# layer = decoder.layers[0]
 # for mode in ("train", "eval"):
 #     layer.train(mode == "train")
-#     mask = causal_mask(7) if layer.training else None
-#     moved = moved_by_each_word(lambda x, memory: layer(x, memory, mask))
-#     print(f"{mode:5} the last word moves the first output:", moved[0, 6].item())
+#     moved = moved_by_each_token(layer, causal_mask(8) if layer.training else None)
+#     print(f"{mode:5} the last token moves the first state:", moved[0, 7].item())
 
 # %% [markdown]
 # ### The check
@@ -379,58 +418,136 @@ class Decoder(nn.Module):
 # %% [markdown]
 # ## The look
 #
-# What does cross-attention learn? Give one layer a task with a known answer: write the source
-# **backwards**. Its memory is the embedded source itself; the target follows `<s>`, shifted by one.
-
-# %% tags=["active-ipynb"]
-# torch.manual_seed(0)
-# words = "<s> there is a cat on the mat".split()
-# embed = nn.Sequential(TokenEmbedding(8, 64), PositionalEncoding(64, max_len=16))
-# layer = DecoderLayer(64, 1, 128)
-# to_logits = nn.Linear(64, 8)
-# optimizer = torch.optim.Adam(nn.ModuleList([embed, layer, to_logits]).parameters(), lr=3e-3)
-#
-#
-# def write(src):
-#     given = F.pad(src.flip(1)[:, :-1], (1, 0))  # <s> and the target without its last word
-#     x = embed(given)
-#     memory = embed(src)
-#     return x, memory, to_logits(layer(x, memory, causal_mask(7)))
-#
-#
-# for _ in range(200):
-#     src = torch.randint(1, 8, (64, 7))
-#     loss = F.cross_entropy(rearrange(write(src)[-1], "b t v -> b v t"), src.flip(1))
-#     optimizer.zero_grad()
-#     loss.backward()
-#     optimizer.step()
-# print("loss below 0.1:", loss.item() < 0.1)
-
-# %% [markdown]
-# Now our sentence. A row shows the word just read and the one to write, a column a source word.
+# Where does the trained decoder look in the source while it writes? Here are the cross-attention
+# weights of its second layer, averaged over the four heads. A row is named by the token that was
+# just read and the one to write. Which words will *un* and *sul* come from?
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention
 #
-# x, memory, logits = write(torch.arange(1, 8)[None])
-# written = [words[i] for i in logits[0].argmax(-1)]
-# print(*written)
+# first, second = decoder.layers
+# y = first(x, memory, tgt_mask, src_mask)
+# y = second.residuals[0](y, lambda y: second.self_attention(y, y, tgt_mask))
+# looks = head_weights(second.cross_attention, y, memory, src_mask).mean(1)[0]
 #
-# y = layer.residuals[0](x, lambda x: layer.self_attention(x, x, causal_mask(7)))
-# weights = head_weights(layer.cross_attention, y, memory)[0, 0]
-# rows = [f"{read} → {word}" for read, word in zip(["<s>", *written], written)]
-# plot_attention(weights, queries=rows, keys=words[1:], title="Writing backwards")
+# rows = [f"{old} → {new}" for old, new in zip(read[0], tokens(batch.labels)[0])]
+# columns = tokens(batch.src)[0]
+# plot_attention(looks, queries=rows, keys=columns, title="Where the second layer looks")
 
 # %% [markdown]
-# The layer learned from examples alone to go through the source from right to left. In chapter 12
-# the same picture, from Italian to English words, shows which word was translated by which.
+# *Gatto* comes from *cat* and *tappeto* from *mat*; the first three tokens, *c'è*, come from *there
+# is*. *Un* looks at *a* and even more at *cat*, and *sul* at *on* and at *mat*: the nouns decide
+# the gender. The model learned this alignment from pairs of sentences alone. (Chapter 12 shows the
+# map for sentences that the model translates by itself.)
+
+# %% [markdown]
+# ## What if
+#
+# What if the mask leaks? Take a task with a known answer: write five tokens **backwards**. The
+# memory is the embedded source itself; the target follows a start token. Three decoder layers learn
+# it, with the triangle, with no mask, and with the triangle in PyTorch's polarity, an **inverted
+# mask**, which shows each position *only* the future. The seeds, first weights and batches are the
+# same. In training we watch the loss; then each model writes 200 sentences token by token.
+
+
+# %% tags=["active-ipynb"]
+# def train(make_mask, seed):
+#     torch.manual_seed(seed)
+#     embed = nn.Sequential(TokenEmbedding(8, 32), PositionalEncoding(32, max_len=5))
+#     layer = DecoderLayer(32, 1, 64)
+#     to_logits = nn.Linear(32, 8)
+#     optimizer = torch.optim.Adam(nn.ModuleList([embed, layer, to_logits]).parameters(), lr=5e-3)
+#
+#     def decode(src, tgt):
+#         return to_logits(layer(embed(tgt), embed(src), make_mask(tgt.shape[1])))
+#
+#     curve = []
+#     for _ in range(120):
+#         src = torch.randint(1, 8, (64, 5))
+#         backwards = src.flip(1)
+#         given = F.pad(backwards[:, :-1], (1, 0))  # the start token, 0, and all but the last
+#         loss = F.cross_entropy(decode(src, given).mT, backwards)
+#         optimizer.zero_grad()
+#         loss.backward()
+#         optimizer.step()
+#         curve.append(loss.detach())
+#     src = torch.randint(1, 8, (200, 5))
+#     written = torch.zeros(200, 1, dtype=torch.long)
+#     for _ in range(5):
+#         written = torch.cat([written, decode(src, written)[:, -1:].argmax(-1)], dim=1)
+#     return torch.stack(curve), (written[:, 1:] == src.flip(1)).all(1).float().mean()
+
+# %% [markdown]
+# Which of the three will have the lowest loss, and which will write the most sentences right?
+
+# %% tags=["active-ipynb"]
+# from transformer.plotting import plot_bars, plot_lines
+#
+# variants = {
+#     "causal mask": causal_mask,
+#     "no mask": lambda t: None,
+#     "inverted mask": lambda t: ~causal_mask(t),
+# }
+# curves = {}
+# right = {}
+# for name, make_mask in variants.items():
+#     runs = [train(make_mask, seed) for seed in range(3)]
+#     curves[name] = torch.stack([curve for curve, _ in runs])
+#     right[name] = torch.stack([share for _, share in runs])
+#
+# early = {name: runs[:, 40:50].mean(1) for name, runs in curves.items()}
+# assert early["inverted mask"].max() < early["causal mask"].min()
+# assert right["causal mask"].min() > 0.9 and right["inverted mask"].max() < 0.1
+# assert right["no mask"].min() < 0.2 and right["no mask"].max() > 0.3
+#
+# means = {name: runs.mean(0) for name, runs in curves.items()}
+# plot_lines(means, xlabel="step", ylabel="loss", title="Write backwards: training, 3 seeds")
+# shares = {name: round(share.mean().item(), 2) for name, share in right.items()}
+# plot_bars(shares, ylabel="share of sentences", title="Written right, token by token")
+
+# %% [markdown]
+# The inverted mask has the lowest loss from the start and writes nothing right: its layer learned
+# to copy the next token, which is not there when it writes. Without a mask, a layer can copy or
+# read the source, and the seed decides which it learns first: from the three seeds, one model
+# writes nothing right and another many sentences. No error is raised, and no loss shows the
+# mistake; only writing does.
+#
+# (With the inverted mask the last query has no key. Here it gets zeros; elsewhere it gets `nan`, or
+# an even mix of all values where $-10^9$ stands for $-\infty$.)
+
+# %% [markdown]
+# ## Exercises
+#
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 8.1 | The causal mask | write the block | 5 | ★☆☆ |
+# | 8.2 | How far does a word reach? | predict, then run | 10 | ★☆☆ |
+# | 8.3 | A layer of the decoder | write the block | 25 | ★★☆ |
+# | 8.4 | Too good to be true | find the bug | 15 | ★★☆ |
+# | 8.5 | A test that finds a leak | write the test | 25 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 8` says
+# what is wrong, and `course hint 8.1` gives the first of three hints.
+
+# %% [markdown]
+# ## Summary
+#
+# A decoder layer is masked self-attention, cross-attention to the memory, and feed-forward, each
+# with a residual and a norm. The causal mask lets a position see itself and the past, so one pass
+# over the right target makes every prediction that the decoder would make step by step. A mask that
+# leaks makes the loss better and the translations worse, so test it by its effect.
+#
+# **Write it from memory**: close the chapter and write `causal_mask` and `DecoderLayer`;
+# `check_causal_mask(causal_mask)` and `check_decoder_layer(DecoderLayer)` say whether they are
+# right.
 
 # %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | three sublayers: masked self-attention, attention over the encoder's output, feed-forward (section 3.1) | the same, in this order | |
+# | three sublayers: masked self-attention, attention over the encoder's output, feed-forward ([section 3.1](https://arxiv.org/abs/1706.03762)) | the same, in this order | |
 # | masks by "setting to $-\infty$" (section 3.2.3) | boolean, `True` = may attend | made in one place, received by the layers |
 # | position $i$ depends on outputs "at positions less than $i$" (section 3.1) | $k \le q$, and the target shifted by one | input $i$ *is* output $i - 1$ (chapter 10) |
 # | does not mention padding | `padding_mask`, over keys | sentences of a batch differ in length |
@@ -438,12 +555,12 @@ class Decoder(nn.Module):
 # %% [markdown]
 # **Shapes so far**
 #
-# | what | shape | at the paper's size |
-# |---|---|---|
-# | memory, from the encoder | `b k d` | (64, 7, 512) |
-# | causal and padding mask | `b 1 t t` | (64, 1, 8, 8) |
-# | self-attention weights | `b h t t` | (64, 8, 8, 8) |
-# | cross-attention weights | `b h t k` | (64, 8, 8, 7) |
-# | target embeddings + positions → decoder states | `b t d` | (64, 8, 512) |
+# | what | shape | in the example | at the paper's size |
+# |---|---|---|---|
+# | memory, from the encoder | `b k d_model` | (2, 8, 24) | (64, 8, 512) |
+# | causal and padding mask | `b 1 t t` | (2, 1, 8, 8) | (64, 1, 8, 8) |
+# | self-attention weights | `b h t t` | (2, 4, 8, 8) | (64, 8, 8, 8) |
+# | cross-attention weights | `b h t k` | (2, 4, 8, 8) | (64, 8, 8, 8) |
+# | target embeddings + positions → decoder states | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
 #
 # All the blocks are there. [Chapter 9](09_model.ipynb) puts them together.

@@ -4,9 +4,19 @@ r"""
 
 **Two sublayers, six times: the output for every source word depends on the whole sentence.**
 
-![The architecture; the encoder, a stack of N layers of two sublayers each, is
-lit](../figures/architecture_07.svg)
+![The architecture; the encoder, a stack of N layers of two sublayers each, is lit](../figures/architecture_07.svg)
 """
+
+# %% [markdown]
+# **What you need**: [chapter 4](04_multi_head.ipynb), [chapter 5](05_residual_norm.ipynb) and
+# [chapter 6](06_feed_forward.ipynb), the three parts of a layer. About 40 minutes. In the paper:
+# [section 3.1](https://arxiv.org/abs/1706.03762).
+#
+# **What you will be able to do**
+#
+# - write an encoder layer and the stack, and say what each sublayer contributes;
+# - explain why layers are stacked, and name something that one layer cannot compute;
+# - hide padding on the right axis, and show that the memory does not depend on it.
 
 # %%
 from jaxtyping import Bool, Float
@@ -23,35 +33,27 @@ from transformer.residual_norm import PostNorm
 # becomes *c'è **una** casa*. The word that decides how to translate *a* comes after it.
 #
 # A recurrent network reads from left to right and keeps a summary of what it has read. Let a
-# running average stand for that summary. Which of the seven summaries can tell a cat from a house?
+# running average stand for that summary. Which of the eight summaries can tell a cat from a house?
 
 # %% tags=["active-ipynb"]
 # import torch
 #
-# from transformer.embeddings import TokenEmbedding
-# from transformer.positional_encoding import PositionalEncoding
+# from transformer.example import after, example_model, example_tokenizer, tokens
 #
 # torch.manual_seed(0)
-# torch.set_grad_enabled(False)  # nothing is trained in this chapter
 # torch.set_printoptions(precision=2, sci_mode=False)
 #
-# words = "there is a cat on the mat".split()
-# vocabulary = ["<pad>", "house", *words]
-# embedding = TokenEmbedding(len(vocabulary), 512)
-# positions = PositionalEncoding(512, max_len=64)
+# words = tokens(after(0))[0]
+# house_id = example_tokenizer().token_to_id("▁house")
+# with_house = after(0)[:1].clone()
+# with_house[0, words.index("cat")] = house_id
 #
-#
-# def embed(sentence):
-#     ids = [vocabulary.index(word) for word in sentence.split()]
-#     return positions(embedding(torch.tensor([ids])))
+# cat = after(2)[:1]
+# house = example_model().embed(with_house)  # chapters 1 and 2
 
 # %% tags=["active-ipynb"]
-# cat = embed("there is a cat on the mat")
-# house = embed("there is a house on the mat")
-#
-#
 # def summaries(x):
-#     return x.cumsum(1) / torch.arange(1, 8)[:, None]
+#     return x.cumsum(1) / torch.arange(1, 9)[:, None]
 #
 #
 # moved = (summaries(cat) - summaries(house)).abs().amax(-1)[0] > 1e-5
@@ -59,8 +61,9 @@ from transformer.residual_norm import PostNorm
 
 # %% [markdown]
 # From *cat* on, the summaries differ. The one at *a* is the same in both sentences, so a reader
-# from left to right must choose between *un* and *una* before seeing the noun. An encoder has the
-# whole sentence. It should let **every** word use what comes before it *and* what comes after it.
+# from left to right must choose between *un* and *una* before it has seen the noun. An encoder has
+# the whole sentence. It should let **every** word use what comes before it *and* what comes after
+# it.
 
 # %% [markdown]
 # ## By hand
@@ -128,9 +131,7 @@ from transformer.residual_norm import PostNorm
 # \operatorname{Layer}(x) &= \operatorname{LayerNorm}(y + \operatorname{FeedForward}(y))
 # \end{aligned}$$
 #
-# ![An encoder layer: self-attention, then feed-forward, each with a residual around it and a norm
-# behind it; below, the word cat attends to every word before and after
-# it](../figures/07_encoder_layer.svg)
+# ![An encoder layer: self-attention, then feed-forward, each with a residual around it and a norm behind it; below, the word cat attends to every word before and after it](../figures/07_encoder_layer.svg)
 
 # %% [markdown]
 # It is called *self*-attention because queries, keys and values all come from the same sentence:
@@ -206,80 +207,98 @@ class Encoder(nn.Module):
 # %% [markdown]
 # ## The proof
 #
-# The paper's base size: a batch of 64 sentences of 8 tokens, 512 features, 8 heads of 64, 512 →
-# 2048 → 512, 6 layers. Which shape comes out of each part?
+# ### The running example
+#
+# Load the trained encoder. Chapters 3 to 6 have built its first layer, whose result is `after(6)`;
+# the second layer turns that into the **memory**, `after(7)`. The whole stack does both, starting
+# from chapter 2's rows. The mask hides the padding of the second sentence.
+
+# %% tags=["active-ipynb"]
+# from einops import rearrange
+#
+# from transformer.example import weights
+#
+# encoder = Encoder(n_layers=2, d_model=24, n_heads=4, d_ff=48).requires_grad_(False)
+# encoder.load_state_dict(weights("encoder"))
+# mask = rearrange(after(0) != 0, "b k -> b 1 1 k")
+#
+# torch.testing.assert_close(encoder.layers[1](after(6), mask), after(7))
+# torch.testing.assert_close(encoder(after(2), mask), after(7))
+# print("cat, one layer: ", after(6)[0, words.index("cat"), :4])
+# print("cat, two layers:", after(7)[0, words.index("cat"), :4])
+
+# %% [markdown]
+# Both tensors are `(2, 8, 24)`. At the paper's base size a batch has 64 sentences of 8 tokens and
+# 512 features; there are 8 heads of 64, 2048 hidden features and 6 layers. Which shape comes out of
+# each part?
 
 # %% tags=["active-ipynb"]
 # from transformer.multi_head import head_weights
 #
-# encoder = Encoder(n_layers=6, d_model=512, n_heads=8, d_ff=2048)
+# base = Encoder(n_layers=6, d_model=512, n_heads=8, d_ff=2048).requires_grad_(False)
 # x = torch.randn(64, 8, 512)
-# layer = encoder.layers[0]
-# weights = head_weights(layer.self_attention, x, x)
+# layer = base.layers[0]
 #
-# print("who attends to whom", *weights.shape, "(sentence, head, query, key)")
-# print("inside feed-forward", *layer.feed_forward.w_1(x).shape)
-# print("after one layer    ", *layer(x).shape)
-# print("after all six      ", *encoder(x).shape)
+# print("attention weights  ", *head_weights(layer.self_attention, x, x).shape, "b h q k")
+# print("inside feed-forward", *layer.feed_forward.w_1(x).shape, "b t d_ff")
+# print("after one layer    ", *layer(x).shape, "b t d_model")
+# print("after all six      ", *base(x).shape, "b t d_model")
 
 # %% [markdown]
-# `(64, 8, 512)` in and `(64, 8, 512)` out, so any number of layers can be stacked. One sentence of
-# $t$ tokens goes from `(t, 512)` to `(t, 512)`, whatever its length. The result is called the
-# **memory**; the decoder will attend to it.
+# `(64, 8, 512)` in and `(64, 8, 512)` out, so any number of layers can be stacked. A sentence of
+# $t$ tokens goes from `(t, 512)` to `(t, 512)`, whatever its length.
 
 # %% [markdown]
 # ### Past and future
 #
-# Now give the encoder the two sentences that defeated the running average, with *cat* and with
-# *house*: which outputs change? Then replace each word in turn.
+# Give the trained encoder the two sentences that the running average could not tell apart at *a*.
+# Which rows of the memory differ? Then replace each of the eight tokens by *house* in turn.
 
 # %% tags=["active-ipynb"]
 # moved = (encoder(cat) - encoder(house)).abs().amax(-1)[0] > 1e-5
 # print([word for word, yes in zip(words, moved) if yes])
 #
-# replaced = [" ".join([*words[:j], "house", *words[j + 1 :]]) for j in range(7)]
-# outputs = torch.cat([encoder(embed(sentence)) for sentence in replaced])
+# replaced = after(0)[:1].repeat(8, 1).fill_diagonal_(house_id)
+# outputs = encoder(example_model().embed(replaced))
 # moved = (outputs - encoder(cat)).abs().amax(-1) > 1e-5
-# print("word replaced × output that moved:", *moved.shape, "· all of them:", moved.all().item())
+# print("token replaced × row that moved:", *moved.shape, "· all of them:", moved.all().item())
 
 # %% [markdown]
-# Each of the seven words affects each of the seven outputs, also those before it. An encoder may do
+# Each of the eight tokens affects each of the eight rows, also those before it. An encoder may do
 # this because the whole source is known from the start. Chapter 8 will have to forbid it: a decoder
 # that sees the next word has nothing left to predict.
 
 # %% [markdown]
 # ### Padding is invisible
 #
-# In a batch, short sentences are filled up with `<pad>`. Without a mask these are words like any
+# The second sentence has six tokens and two of `<pad>`. Without a mask these are words like any
 # other, and every word attends to them. The mask hides **keys**: each sentence has one row, which
-# all heads and all queries share, `b 1 1 k`.
+# all heads and all queries share, `b 1 1 k`. Compare with the sentence alone, without padding.
+# Which of three masks gives the same six rows?
 
 # %% tags=["active-ipynb"]
-# from einops import rearrange
+# love = after(2)[1:]
+# alone = encoder(love[:, :6])
 #
-# padded = embed("there is a cat on the mat <pad> <pad> <pad>")
-# real = torch.tensor([[True] * 7 + [False] * 3])
-# mask = rearrange(real, "b k -> b 1 1 k")
-#
-# torch.testing.assert_close(encoder(padded, mask)[:, :7], encoder(cat), atol=1e-4, rtol=1e-4)
-# on_rows = rearrange(real, "b q -> b 1 q 1")
-# for name, m in (("with the mask", mask), ("without it", None), ("mask on rows", on_rows)):
-#     same = torch.allclose(encoder(padded, m)[:, :7], encoder(cat), atol=1e-4)
-#     print(f"{name:13} equal to the sentence alone: {same}")
+# torch.testing.assert_close(encoder(love, mask[1:])[:, :6], alone)
+# on_rows = rearrange(mask[1:], "b 1 1 q -> b 1 q 1")
+# for name, m in (("on columns", mask[1:]), ("on rows", on_rows), ("none", None)):
+#     same = torch.allclose(encoder(love, m)[:, :6], alone, atol=1e-4)
+#     print(f"mask {name:10} equal to the sentence alone: {same}")
 
 # %% [markdown]
-# With the mask, the memory of a sentence does not depend on how much padding its batch needs. The
-# padded positions still get an output, so cross-attention to the memory must use the same mask.
+# With the mask on columns, the memory of a sentence does not depend on how much padding its batch
+# needs. The padded positions still get an output, so cross-attention to the memory must use the
+# same mask.
 #
-# The third line is a common mistake: it masks the **rows** of padding instead of the columns. Real
-# words then still attend to padding, and the rows of padding are left without any key; in many
-# implementations they become `nan`.
+# The mask on **rows** is a common mistake. Real words then still attend to padding, and the rows of
+# padding are left without any key; in many implementations they become `nan`.
 
 # %% [markdown]
 # ### Equal to PyTorch
 #
 # PyTorch has this layer too. `twin_of` builds one with our weights; PyTorch keeps the three
-# projections in one matrix. First give every parameter some noise, so that all norms differ.
+# projections in one matrix.
 
 
 # %% tags=["active-ipynb"]
@@ -301,31 +320,18 @@ class Encoder(nn.Module):
 
 # %% [markdown]
 # Mind the mask: in PyTorch's layers `True` means *hide*, in ours *may attend*. The wrong polarity
-# raises no error.
+# raises no error. Every parameter gets some noise first, so that all norms differ. In pre-norm
+# PyTorch's stack gets our last norm, in post-norm none.
 
 # %% tags=["active-ipynb"]
 # from transformer.residual_norm import PreNorm
 #
 # real = torch.arange(8) < torch.randint(3, 9, (64, 1))
-# mask = rearrange(real, "b k -> b 1 1 k")
 #
-# for residual in (PostNorm, PreNorm):
-#     layer = EncoderLayer(512, 8, 2048, residual=residual)
-#     for parameter in layer.parameters():
-#         parameter += 0.05 * torch.randn_like(parameter)
-#     theirs = twin_of(layer, norm_first=residual is PreNorm)(x, src_key_padding_mask=~real)
-#     torch.testing.assert_close(layer(x, mask), theirs, atol=1e-4, rtol=1e-4)
-#     print(residual.__name__, "equal to nn.TransformerEncoderLayer, shape", *theirs.shape)
-
-# %% [markdown]
-# And the whole stack: `nn.TransformerEncoder` with twins of our layers. In pre-norm it gets our
-# last norm, in post-norm none.
-
-# %% tags=["active-ipynb"]
 # for residual in (PostNorm, PreNorm):
 #     ours = Encoder(3, 512, 8, 2048, residual=residual)
 #     for parameter in ours.parameters():
-#         parameter += 0.05 * torch.randn_like(parameter)
+#         parameter.data += 0.05 * torch.randn_like(parameter)
 #     twins = nn.ModuleList(twin_of(layer, residual is PreNorm) for layer in ours.layers)
 #     last = nn.LayerNorm(512) if residual is PreNorm else None
 #     if last is not None:
@@ -334,7 +340,8 @@ class Encoder(nn.Module):
 #     theirs = nn.TransformerEncoder(twins[0], 3, norm=last, enable_nested_tensor=False)
 #     theirs.layers = twins
 #     want = theirs(x, src_key_padding_mask=~real)
-#     torch.testing.assert_close(ours(x, mask), want, atol=1e-3, rtol=1e-3)
+#     got = ours(x, rearrange(real, "b k -> b 1 1 k"))
+#     torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
 #     last_norm = type(ours.norm).__name__
 #     print(residual.__name__, "equal to nn.TransformerEncoder, last norm:", last_norm)
 
@@ -344,16 +351,16 @@ class Encoder(nn.Module):
 # nothing; after training it is one more gain and bias.
 
 # %% tags=["active-ipynb"]
-# model = nn.Transformer(512, 8, num_encoder_layers=1, num_decoder_layers=1, batch_first=True)
-# print(model.encoder.norm)
+# theirs = nn.Transformer(512, 8, num_encoder_layers=1, num_decoder_layers=1, batch_first=True)
+# print(theirs.encoder.norm)
 #
-# memory = encoder(x)
+# memory = base(x)
 # torch.testing.assert_close(nn.LayerNorm(512)(memory), memory, atol=1e-4, rtol=1e-4)
 
 # %% [markdown]
 # ### The check
 #
-# `check_encoder_layer` and `check_encoder` look for what goes wrong in practice: a missing
+# `check_encoder_layer` and `check_encoder` look for mistakes that are made in practice: a missing
 # residual, a norm in the wrong place, a mask that is ignored or inverted, layers that share their
 # weights.
 
@@ -366,56 +373,172 @@ class Encoder(nn.Module):
 # %% [markdown]
 # ## The look
 #
-# How much does each word matter for each output? Nudge one word a little, in 16 random directions,
-# and measure how far every output moves. Rows are outputs, columns are the nudged words; each row
-# is scaled to sum to 1.
+# Back to the question. Put ten nouns in the place of *cat*: five that are masculine in Italian,
+# then five that are feminine. In all ten sentences the row of *a* is the same when it enters the
+# encoder. Subtract the mean of the ten rows that come out, and compare them by cosine. Will they
+# show the gender of the noun that follows?
+
+# %% tags=["active-ipynb"]
+# import torch.nn.functional as F
+#
+# from transformer.plotting import plot_matrix
+#
+# nouns = "cat dog boy book mat girl woman chair letter car".split()
+# ten = after(0)[:1].repeat(10, 1)
+# ten[:, 3] = torch.tensor([example_tokenizer().token_to_id(f"▁{noun}") for noun in nouns])
+# x = example_model().embed(ten)
+# a = words.index("a")
+# assert (x[:, a] == x[0, a]).all()
+#
+# rows = encoder(x)[:, a]
+# rows = F.normalize(rows - rows.mean(0), dim=-1)
+# cosines = (rows @ rows.T).round(decimals=2) + 0.0  # which makes -0 a 0
+# plot_matrix(cosines, nouns, nouns, "The memory of 'a', before ten nouns", center=True)
+
+# %% [markdown]
+# They do, for nine of the ten. Measured from their mean, the rows of *a* point one way before a
+# masculine noun and nearly the opposite way before a feminine one; only *girl* belongs to neither
+# group. So the encoder has carried the gender from the noun back to the article. (The model
+# translates *a girl* correctly all the same, because the decoder can also look at *girl* itself.)
+
+# %% tags=["active-ipynb"]
+# feminine = torch.arange(10) >= 5
+# same = feminine[:, None] == feminine[None, :]
+# others = torch.tensor([noun != "girl" for noun in nouns])
+# pairs = others[:, None] & others[None, :]
+#
+# assert cosines[same & pairs].min() > 0.4
+# assert cosines[~same & pairs].max() < -0.4
+# assert cosines[nouns.index("girl"), others].abs().max() < 0.4
+
+# %% [markdown]
+# How much does each row of the memory depend on each word? Nudge one token's row a little, in 64
+# random directions, and measure how far every row of the memory moves. Rows are rows of the memory,
+# columns are the nudged tokens, and each row is scaled to sum to 1. Where will the numbers be
+# large?
 
 # %% tags=["active-ipynb"]
 # from einops import reduce, repeat
 #
-# from transformer.plotting import plot_attention
+# nudged = repeat(cat, "1 t d_model -> token nudge t d_model", token=8, nudge=64).clone()
+# nudged[range(8), :, range(8)] += 0.01 * torch.randn(8, 64, 24)
+# moved = encoder(rearrange(nudged, "token nudge t d_model -> (token nudge) t d_model"))
+# distance = (moved - encoder(cat)).norm(dim=-1)
 #
-# nudged = repeat(cat, "1 t d -> word nudge t d", word=7, nudge=16).clone()
-# nudged[range(7), :, range(7)] += 0.1 * torch.randn(7, 16, 512)
-# y = rearrange(nudged, "word nudge t d -> (word nudge) t d")
-# z = cat
-# shares = []
-# for layer in encoder.layers:
-#     y = layer(y)
-#     z = layer(z)
-#     distance = reduce((y - z).norm(dim=-1), "(word nudge) out -> out word", "mean", word=7)
-#     shares.append(distance / distance.sum(-1, keepdim=True))
-#
-# depths = (1, 2, 4, 6)
-# titles = [f"after layer {n}" for n in depths]
-# plot_attention([shares[n - 1] for n in depths], queries=words, keys=words, title=titles)
+# shares = reduce(distance, "(token nudge) t -> t token", "mean", token=8)
+# shares = shares / shares.sum(-1, keepdim=True)
+# plot_matrix(shares, words, words, "Share of each token (column) in the memory")
 
 # %% [markdown]
-# After one layer every output depends most on its own word: the residual carries it. With each
-# layer the other words count for more, from the left and from the right, until an output's own word
-# counts hardly more than any other. The weights are random here: the connections exist from the
-# start, and training decides which of them matter.
+# On the diagonal: about half to three quarters of a row comes from its own token, because the
+# residuals carry it. The rest comes from both sides. *On* follows *mat*, which decides between
+# *sul* and *sulla*; `</s>`, which has no meaning of its own, follows *mat* and *on*.
+
+# %% [markdown]
+# ## What if
+#
+# What if there is only one layer? Five places each name a place, as *it* named *cat* by hand. The
+# model sees all five names, and for every place it must answer where three steps lead: the name in
+# the named place of the named place. As a control for its size, the single layer gets a
+# feed-forward block three times as wide, so that both models have about 17,000 weights.
+
+
+# %% tags=["active-ipynb"]
+# from transformer.embeddings import TokenEmbedding
+# from transformer.positional_encoding import PositionalEncoding
+#
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
+#
+#
+# def share_right(n_layers, d_ff, seed):
+#     torch.manual_seed(seed)
+#     embed = nn.Sequential(TokenEmbedding(5, 32), PositionalEncoding(32, max_len=5))
+#     stack = Encoder(n_layers, 32, 2, d_ff)
+#     to_logits = nn.Linear(32, 5)
+#     optimizer = torch.optim.Adam(nn.ModuleList([embed, stack, to_logits]).parameters(), lr=6e-3)
+#     right = []
+#     for _ in range(200):
+#         names = torch.randint(5, (64, 5))
+#         answers = names.gather(1, names.gather(1, names))
+#         logits = to_logits(stack(embed(names)))
+#         optimizer.zero_grad()
+#         F.cross_entropy(logits.flatten(0, 1), answers.flatten()).backward()
+#         optimizer.step()
+#         right.append((logits.argmax(-1) == answers).float().mean())
+#     return torch.stack(right)
+
+# %% [markdown]
+# One layer can do two steps: a place attends to the place that it names, and that place hands over
+# the name it holds. For the third step, some place must look for what another has *found*. Will the
+# width make up for the missing layer?
+
+# %% tags=["active-ipynb"]
+# from transformer.plotting import plot_lines
+#
+# variants = {"two layers": (2, 64), "one layer, wide": (1, 192)}
+# curves = {
+#     name: torch.stack([share_right(*variant, seed) for seed in range(3)])
+#     for name, variant in variants.items()
+# }
+# assert curves["two layers"][:, -20:].mean(1).min() > 0.9
+# assert curves["one layer, wide"][:, -20:].mean(1).max() < 0.75
+#
+# means = {name: runs.mean(0) for name, runs in curves.items()}
+# plot_lines(means, xlabel="step", ylabel="share right", title="Three steps: mean of 3 seeds")
+
+# %% [markdown]
+# It does not. Two layers learn the task; the single layer stays near 0.65. That is little more than
+# two steps allow: in 52 of 100 cases they lead back to a place already visited, so that the third
+# is known, and guessing one of five in the other 48 gives 0.62. More features make a step richer;
+# only another layer adds a step.
+
+# %% [markdown]
+# ## Exercises
+#
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 7.1 | One layer, one word, on paper | by hand | 10 | ★☆☆ |
+# | 7.2 | What the memory depends on | predict, then run | 10 | ★☆☆ |
+# | 7.3 | A layer of the encoder | write the block | 20 | ★★☆ |
+# | 7.4 | Six layers, and something is missing | find the bug | 15 | ★★☆ |
+# | 7.5 | A test for a layer | write the test | 30 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 7` says
+# what is wrong, and `course hint 7.1` gives the first of three hints.
+
+# %% [markdown]
+# ## Summary
+#
+# An encoder layer is self-attention, which lets every word read all others, and a feed-forward
+# block, which combines what it has read; each has a residual and a norm. Layers of the same form,
+# each with its own weights, are stacked, because a later layer can look for what an earlier one has
+# found. The shape does not change, and with a mask over keys the memory of a sentence does not
+# depend on its padding.
+#
+# **Write it from memory**: close the chapter and write `EncoderLayer` from the parts of chapters 4
+# to 6; `check_encoder_layer(EncoderLayer)` says whether it is right.
 
 # %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | "a stack of N = 6 identical layers" (section 3.1) | `n_layers`, each with weights of its own | identical in form, not in weights |
+# | "a stack of N = 6 identical layers" ([section 3.1](https://arxiv.org/abs/1706.03762)) | `n_layers`, each with weights of its own | identical in form, not in weights |
 # | $\operatorname{LayerNorm}(x + \operatorname{Sublayer}(x))$, nothing after the last layer | the same: `PostNorm`, the default | `nn.Transformer` adds a norm that the paper does not have |
-# | | `PreNorm` as a switch, with a norm at the end | deep stacks train more easily (chapter 5) |
+# | does not mention pre-norm | `PreNorm` as a switch, with a norm at the end | deep stacks train more easily (chapter 5) |
 # | does not mention padding | a mask over keys, `b 1 1 k` | sentences of a batch differ in length |
 
 # %% [markdown]
 # **Shapes so far**
 #
-# | what | shape | at the paper's size |
-# |---|---|---|
-# | embeddings + positions | `b t d` | (64, 8, 512) |
-# | padding mask | `b 1 1 k` | (64, 1, 1, 8) |
-# | attention weights, in each layer | `b h q k` | (64, 8, 8, 8) |
-# | inside feed-forward, in each layer | `b t d_ff` | (64, 8, 2048) |
-# | memory | `b t d` | (64, 8, 512) |
+# | what | shape | in the example | at the paper's size |
+# |---|---|---|---|
+# | embeddings + positions | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
+# | padding mask | `b 1 1 k` | (2, 1, 1, 8) | (64, 1, 1, 8) |
+# | attention weights, in each layer | `b h q k` | (2, 4, 8, 8) | (64, 8, 8, 8) |
+# | inside feed-forward, in each layer | `b t d_ff` | (2, 8, 48) | (64, 8, 2048) |
+# | memory | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
 #
 # The encoder has read the source. [Chapter 8](08_decoder.ipynb) writes the target, and must not
 # look ahead.

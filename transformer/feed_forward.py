@@ -17,33 +17,48 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 # %% [markdown]
+# **What you need**: [chapter 4](04_multi_head.ipynb), for attention; [chapter
+# 5](05_residual_norm.ipynb), for the residual and the norm around each block. About 25 minutes. In
+# the paper: [section 3.3](https://arxiv.org/abs/1706.03762).
+#
+# **What you will be able to do**
+#
+# - prove that attention alone cannot compute "one of the two, but not both";
+# - write the block, and show that it treats every position alike and separately;
+# - say where most of the parameters are, and what they may be for.
+
+# %% [markdown]
 # ## The question
 #
 # Attention relates all words to each other, with several heads at once, in as many layers as we
 # like. What could be missing?
 #
-# Look at what it does with the **values**. The weights are a mixing formula; once they are fixed,
-# the result is a weighted sum. Mix $a + b$, or mix $a$ and $b$ separately and add: the result is
-# the same.
+# Look at what it does with the **values**. Chapter 2's rows are a sum, word plus position. Take the
+# weights of a trained head, and mix the rows. Is the mix of the sums the sum of the two mixes?
 
 # %% tags=["active-ipynb"]
 # import torch
 #
-# from transformer.attention import attention_weights
+# from transformer.example import after, tokens, weights
+# from transformer.multi_head import MultiHeadAttention, head_weights
 #
-# torch.set_num_threads(1)  # many small products are faster on one thread
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
 # torch.manual_seed(0)
-# words = "there is a cat on the mat".split()
+# torch.set_printoptions(precision=2, sci_mode=False)
 #
-# x, a, b = torch.randn(3, 7, 16)
-# weights = attention_weights(x, x)
+# attend = MultiHeadAttention(24, 4).requires_grad_(False)
+# attend.load_state_dict(weights("encoder.layers.0.self_attention"))
+# looks = head_weights(attend, after(2)[:1], after(2)[:1])[0, 2]
 #
-# torch.testing.assert_close(weights @ (a + b), weights @ a + weights @ b)
-# torch.testing.assert_close(weights @ (3 * a), 3 * (weights @ a))
+# word = after(1)[0]
+# position = after(2)[0] - word
+# torch.testing.assert_close(looks @ (word + position), looks @ word + looks @ position)
+# torch.testing.assert_close(looks @ (3 * word), 3 * (looks @ word))
 
 # %% [markdown]
-# Attention is **linear in the values**. It can collect *furry* and *purrs* in one row, but it
-# cannot conclude *both of these, so a cat*. Values are averaged, never compared. Does that matter?
+# It is. Once its weights are fixed, attention is **linear in the values**. It can collect *furry*
+# and *purrs* in one row, but it cannot conclude *both of these, so a cat*. Values are averaged,
+# never compared. Does that matter?
 
 # %% [markdown]
 # ## By hand
@@ -70,17 +85,13 @@ from torch import Tensor, nn
 
 # %% [markdown]
 # Can attention do it? Give it a single word. Softmax over one score is 1, whatever the score, so
-# only linear steps are left: $W^V$, $W^O$, the residual. Six layers with random weights, four
-# sentences of one word each:
+# only linear steps are left: $W^V$, $W^O$, the sum of chapter 5. Take six layers with random
+# weights, and four sentences of one word each. Will the equation still hold after six layers?
 
 # %% tags=["active-ipynb"]
-# from transformer.multi_head import MultiHeadAttention
-#
 # features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-# wanted = torch.tensor([1.0, 1.0, 0.0, 0.0])
 #
-# start = (features @ torch.randn(2, 16))[:, None]
-# x = start
+# x = (features @ torch.randn(2, 16))[:, None]
 # for layer in [MultiHeadAttention(16, 4) for _ in range(6)]:
 #     x = x + layer(x, x)
 #
@@ -88,9 +99,9 @@ from torch import Tensor, nn
 # torch.testing.assert_close(cat + on, mat + there, rtol=1e-4, atol=1e-4)
 
 # %% [markdown]
-# The equation still holds after six layers. It holds for any weights, so training cannot help. One
-# nonlinear step can. Count the features, $h_1 = t + p$; and count those beyond the first,
-# $h_2 = \max(0,\, t + p - 1)$. Then $h_1 - 2 h_2$ is the answer:
+# It does, and for any weights, so training cannot help. One nonlinear step can. Count the features,
+# $h_1 = t + p$; and count those beyond the first, $h_2 = \max(0,\, t + p - 1)$. Then
+# $h_1 - 2 h_2$ is the answer:
 
 # %% tags=["active-ipynb"]
 # t_and_p = features.sum(-1)
@@ -108,6 +119,8 @@ from torch import Tensor, nn
 # For a row $x$ of $d_{model}$ features, and a wider layer of $d_{ff}$ in between,
 #
 # $$\operatorname{FFN}(x) = \max(0,\; x W_1 + b_1)\, W_2 + b_2$$
+#
+# The maximum with 0, taken for each number, is called **ReLU**.
 #
 # ![Each word goes through the same two matrices, 512 to 2048 to 512, and no arrow leads from one
 # word to another](../figures/06_feed_forward.svg)
@@ -141,7 +154,25 @@ class FeedForward(nn.Module):
 # %% [markdown]
 # ## The proof
 #
-# ### Two linear layers, and that is all
+# ### The running example
+#
+# The trained block goes from 24 features to 48 and back. With chapter 5's residual and norm around
+# it, it turns `after(5)` into `after(6)`, which is the result of the encoder's whole first layer:
+
+# %% tags=["active-ipynb"]
+# from transformer.residual_norm import PostNorm
+#
+# trained = FeedForward(24, 48).requires_grad_(False)
+# trained.load_state_dict(weights("encoder.layers.0.feed_forward"))
+# residual = PostNorm(24).requires_grad_(False)
+# residual.load_state_dict(weights("encoder.layers.0.residuals.1"))
+#
+# x = after(5)
+# torch.testing.assert_close(residual(x, trained), after(6))
+# print("x", *x.shape, "→ hidden", *trained.w_1(x).shape, "→", *after(6).shape)
+
+# %% [markdown]
+# ### Equal to PyTorch
 #
 # At the paper's size, against PyTorch's own layers with the same weights:
 
@@ -151,27 +182,26 @@ class FeedForward(nn.Module):
 # theirs[0].load_state_dict(ours.w_1.state_dict())
 # theirs[2].load_state_dict(ours.w_2.state_dict())
 #
-# x = torch.randn(64, 8, 512)
-# torch.testing.assert_close(ours(x), theirs(x))
-# print("x", *x.shape, "→ hidden", *ours.w_1(x).shape, "→", *ours(x).shape)
+# batch = torch.randn(64, 8, 512)
+# torch.testing.assert_close(ours(batch), theirs(batch))
+# print("x", *batch.shape, "→ hidden", *ours.w_1(batch).shape, "→", *ours(batch).shape)
 
 # %% [markdown]
 # ### The same at every position, and each separately
 #
-# Feed in the sentence word by word, and the result is the same. Change one word, and one row
-# changes. With attention, every row changes.
+# Feed in the sentence word by word, and the result is the same. Then change *cat*: which rows will
+# change after this block, and which after attention?
 
 # %% tags=["active-ipynb"]
-# sentence = torch.randn(1, 7, 512)
-# one_by_one = torch.cat([ours(sentence[:, i : i + 1]) for i in range(7)], dim=1)
-# torch.testing.assert_close(ours(sentence), one_by_one)
+# one_by_one = torch.cat([trained(x[:, t : t + 1]) for t in range(8)], dim=1)
+# torch.testing.assert_close(trained(x), one_by_one)
 #
-# changed = sentence.clone()
-# changed[:, 3] += 1
-# attend = MultiHeadAttention(512, 8)
-# for name, block in (("feed-forward", ours), ("attention", lambda x: attend(x, x))):
-#     moved = (block(changed) - block(sentence)).abs().amax(-1)[0] > 1e-5
-#     print(f"{name:13} rows that changed:", [word for word, yes in zip(words, moved) if yes])
+# words = tokens(after(0))[0]
+# changed = x.clone()
+# changed[:, words.index("cat")] += 1
+# for name, block in (("feed-forward", trained), ("attention", lambda x: attend(x, x))):
+#     moved = (block(changed) - block(x)).abs().amax(-1)[0] > 1e-5
+#     print(f"{name:13} rows that changed:", *(word for word, yes in zip(words, moved) if yes))
 
 # %% [markdown]
 # So the same matrices serve sentences of any length, and a batch of (64, 8) words is simply 512
@@ -181,10 +211,10 @@ class FeedForward(nn.Module):
 # %% tags=["active-ipynb"]
 # from einops import rearrange
 #
-# rows = rearrange(x, "b t d -> b d t")
+# rows = rearrange(batch, "b t d_model -> b d_model t")
 # hidden = F.conv1d(rows, ours.w_1.weight[:, :, None], ours.w_1.bias).relu()
 # out = F.conv1d(hidden, ours.w_2.weight[:, :, None], ours.w_2.bias)
-# torch.testing.assert_close(rearrange(out, "b d t -> b t d"), ours(x))
+# torch.testing.assert_close(rearrange(out, "b d_model t -> b t d_model"), ours(batch))
 
 # %% [markdown]
 # ### Width alone is not enough
@@ -195,11 +225,11 @@ class FeedForward(nn.Module):
 # %% tags=["active-ipynb"]
 # flat = FeedForward(512, 2048, activation=lambda hidden: hidden)
 # one = flat.w_2.weight @ flat.w_1.weight
-# torch.testing.assert_close(flat(x), x @ one.T, rtol=1e-4, atol=1e-4)
+# torch.testing.assert_close(flat(batch), batch @ one.T, rtol=1e-4, atol=1e-4)
 # print("w_2 · w_1:", *one.shape)
 
 # %% [markdown]
-# ### 2048 questions
+# ### A memory of questions
 #
 # With the ReLU, each hidden feature is a question about the word, *does this pattern match?* The
 # answer is 0 for *no*, or a positive number for how well it matches. Each positive answer adds its
@@ -207,23 +237,23 @@ class FeedForward(nn.Module):
 # that belong to the model and not to the sentence (Geva et al. 2021): a memory.
 
 # %% tags=["active-ipynb"]
-# keys = ours.w_1.weight
-# values = ours.w_2.weight.T
-# answers = F.relu(sentence @ keys.T + ours.w_1.bias)
-# torch.testing.assert_close(answers @ values + ours.w_2.bias, ours(sentence))
+# keys = trained.w_1.weight
+# values = trained.w_2.weight.T
+# answers = F.relu(x @ keys.T + trained.w_1.bias)
+# torch.testing.assert_close(answers @ values + trained.w_2.bias, trained(x))
 # print("keys", *keys.shape, "· values", *values.shape, "· answers", *answers.shape)
 
 # %% [markdown]
 # ### Where the parameters are
 #
-# Attention has four matrices of 512 × 512. This block has two of 512 × 2048, as many numbers as in
-# eight of those.
+# Attention has four matrices of 512 × 512. This block has two of 512 × 2048. What share of an
+# encoder layer is that?
 
 # %% tags=["active-ipynb"]
 # from transformer.residual_norm import LayerNorm
 #
-# parts = {"attention": attend, "feed-forward": ours, "norm": LayerNorm(512)}
-# attention, block, norm = (sum(p.numel() for p in part.parameters()) for part in parts.values())
+# parts = MultiHeadAttention(512, 8), ours, LayerNorm(512)
+# attention, block, norm = (sum(p.numel() for p in part.parameters()) for part in parts)
 # print(f"attention {attention:,} · feed-forward {block:,} · norm {norm:,}")
 # print(f"share of an encoder layer {block / (attention + block + 2 * norm):.1%}")
 # print(f"share of a decoder layer  {block / (2 * attention + block + 3 * norm):.1%}")
@@ -232,69 +262,6 @@ class FeedForward(nn.Module):
 # **Two thirds** of an encoder layer's parameters are here, and half of a decoder layer's, which has
 # two attention blocks. The paper is called *Attention Is All You Need*, but by count the larger
 # part of its layers is feed-forward.
-
-# %% [markdown]
-# ### Without it
-#
-# Back to *one but not both*. We train one attention layer with and without the block after it.
-# `wrap` is the residual of chapter 5; at first only its sum, since a norm is nonlinear too and
-# would blur the comparison.
-
-
-# %% tags=["active-ipynb"]
-# def train(x, wanted, use_block, wrap, steps=300):
-#     """Train one attention layer, with a feed-forward block after it if `use_block`."""
-#     torch.manual_seed(0)
-#     attend = MultiHeadAttention(16, 4)
-#     block = FeedForward(16, 64)
-#     read = nn.Linear(16, 1)
-#     parts = nn.ModuleList([attend, block, read])
-#     optimizer = torch.optim.Adam(parts.parameters(), lr=3e-3)
-#     for _ in range(steps):
-#         hidden = wrap(x, lambda y: attend(y, y))
-#         if use_block:
-#             hidden = wrap(hidden, block)
-#         answers = read(hidden)[:, 0, 0]
-#         optimizer.zero_grad()
-#         F.mse_loss(answers, wanted).backward()
-#         optimizer.step()
-#     return answers.detach()
-
-# %% tags=["active-ipynb"]
-# print("                   cat on mat there")
-# for use_block in (False, True):
-#     answers = train(start, wanted, use_block, wrap=lambda x, sublayer: x + sublayer(x))
-#     loss = F.mse_loss(answers, wanted).item()
-#     assert loss < 0.01 if use_block else loss > 0.24
-#     shown = (f"{answer.abs():.1f}" for answer in answers)
-#     print(f"feed-forward {use_block!s:5}", *shown, f"  loss {loss:.2f}")
-
-# %% [markdown]
-# Without the block the answer is 0.5 for every word, a loss of $\tfrac14$, and no linear function
-# does better. With it, all four are right.
-#
-# To be fair to attention: in longer sentences its *weights* depend on the words through a softmax,
-# which is nonlinear, so it can learn this toy task once other words are there. The norm's division
-# is nonlinear even for a single word. How far does that go? With the norms in place, give each of
-# 256 random words, each a sentence of its own, a *yes* or a *no* to memorise:
-
-# %% tags=["active-ipynb", "nbval-ignore-output"]
-# from transformer.residual_norm import PostNorm
-#
-# torch.manual_seed(0)
-# dictionary = torch.randn(256, 1, 16)
-# yes = torch.randint(0, 2, (256,)).float()
-#
-# for use_block in (False, True):
-#     answers = train(dictionary, yes, use_block, wrap=PostNorm(16))
-#     right = ((answers > 0.5) == (yes > 0.5)).float().mean().item()
-#     assert right > 0.99 if use_block else right < 0.85
-#     print(f"feed-forward {use_block!s:5}  {right:.0%} right")
-
-# %% [markdown]
-# Chance would be 50 %. After 300 steps attention with its norm is below 85 %; with 64 hidden
-# features after it, the same layer memorises more than 99 %. Attention decides *which words
-# exchange information*; the feed-forward block computes with what was exchanged.
 
 # %% [markdown]
 # ### The check
@@ -310,16 +277,75 @@ class FeedForward(nn.Module):
 # %% [markdown]
 # ## The look
 #
-# The hidden features of the seven words, the first 40 of 2048, before any training. White is 0. At
-# each word about half of the features are silent, and which ones differs from word to word.
+# The hidden features of the trained block for *there is a cat on the mat*. White is 0, and only the
+# features that are active somewhere in the sentence are shown. How many of the 48 will answer at
+# one word?
 
 # %% tags=["active-ipynb"]
-# from transformer.plotting import plot_matrix
+# from transformer.plotting import plot_lines, plot_matrix
 #
-# hidden = F.relu(ours.w_1(sentence))[0]
+# hidden = answers[0]
+# active = hidden.any(0).nonzero().flatten()
 # print(f"silent: {hidden.eq(0).float().mean():.1f}")
 #
-# plot_matrix(hidden[:, :40], rows=words, title="Which hidden features are active at which word")
+# names = [str(feature) for feature in active.tolist()]
+# plot_matrix(hidden[:, active], words, names, "Which features (columns) fire for which word")
+
+# %% [markdown]
+# About one in ten, different ones at each word, and none at *the*. Most are hard to name. For three
+# that can be named, take the sentences *i see him*, *they like her* and so on, in all combinations.
+# Here is how strongly each feature answers at each word, as a mean over the sentences:
+
+# %% tags=["active-ipynb"]
+# from itertools import product
+#
+# from transformer.data import decode, encode, pad
+# from transformer.example import example_model, example_tokenizer
+#
+# tokenizer = example_tokenizer()
+# kinds = "i you we they".split(), "see like love".split(), "him her it them".split()
+# ids = pad(encode(tokenizer, [" ".join(three) for three in product(*kinds)]))
+# layer = example_model().encoder.layers[0]
+#
+# x = layer.residuals[0](example_model().embed(ids), lambda x: layer.self_attention(x, x))
+# fires = F.relu(trained.w_1(x))
+# names = [name for kind in kinds for name in kind]
+# at = [ids == tokenizer.token_to_id(f"▁{name}") for name in names]
+# means = torch.stack([fires[here].mean(0) for here in at])[:, [31, 32, 27]]
+# plot_matrix(means.T, ["31", "32", "27"], names, "Three hidden features, and where they fire")
+# assert means.argmax(0)[:2].tolist() == [0, 5] and means[7:, 2].min() > means[:7, 2].max()
+
+# %% [markdown]
+# Feature 31 fires for *i*, and a little for *them*. Feature 32 fires for *like*, the verb whose
+# Italian *piacere* turns the sentence round: *mi piacciono le mele*, "apples please me". Feature 27
+# fires most for *him*, *her*, *it* and *them*, which in Italian move before the verb.
+#
+# What does the model need the blocks for? Switch off the first layer's block, then the blocks of
+# all four layers. Which translation will suffer first?
+
+# %% tags=["active-ipynb"]
+# from transformer.inference import greedy_search
+#
+# english = ["there is a cat on the mat", "i love you very much", "i like apples"]
+# ids = pad(encode(tokenizer, english))
+#
+#
+# def translate(without=()):
+#     model = example_model()
+#     layers = [*model.encoder.layers, *model.decoder.layers]
+#     for number in without:
+#         layers[number].feed_forward.w_2.weight.zero_()
+#     return [text[:24] for text in decode(tokenizer, greedy_search(model, ids).tolist())]
+#
+#
+# print("with all         ", translate())
+# print("without the first", translate([0]))
+# print("without any      ", translate(range(4)))
+
+# %% [markdown]
+# Without the first block, *i like* becomes *ci piacciono*, "we like"; the other two sentences do
+# not need it. Without any block, no sentence survives. This shows what a model that was trained
+# *with* the blocks uses. Whether one could do without them is another question.
 
 # %% [markdown]
 # And the nonlinear step itself: the block that we made by hand, over the whole plane of *thing* and
@@ -335,11 +361,102 @@ class FeedForward(nn.Module):
 # plot_matrix(sheet, rows=labels, columns=labels, title="Rows: thing · columns: place")
 
 # %% [markdown]
+# ## What if
+#
+# What if there were no such block? A layer must learn facts: each of 256 words, random vectors of
+# 16 features, has a *yes* or a *no*. The words come in sentences of four, in a new order at every
+# step, and the layer must answer at each word. Leaving out the block leaves out two thirds of the
+# parameters, too. So two controls have as many as attention with the block: three attentions, and a
+# block without its ReLU.
+
+
+# %% tags=["active-ipynb"]
+# def share_right(kind, seed):
+#     torch.manual_seed(seed)
+#     facts = torch.randint(2, (256,)).float()
+#     dictionary = torch.randn(256, 16)
+#     sublayers = nn.ModuleList(kind())
+#     wraps = nn.ModuleList(PostNorm(16) for _ in sublayers)
+#     read = nn.Linear(16, 1)
+#     parameters = nn.ModuleList([sublayers, wraps, read]).parameters()
+#     optimizer = torch.optim.Adam(parameters, lr=0.01, fused=True)
+#     right = []
+#     for _ in range(120):
+#         ids = torch.randperm(256).reshape(64, 4)
+#         x = dictionary[ids]
+#         for wrap, sublayer in zip(wraps, sublayers):
+#             attends = isinstance(sublayer, MultiHeadAttention)
+#             x = wrap(x, (lambda x: sublayer(x, x)) if attends else sublayer)
+#         answers = read(x)[..., 0]
+#         optimizer.zero_grad()
+#         F.binary_cross_entropy_with_logits(answers, facts[ids]).backward()
+#         optimizer.step()
+#         right.append(((answers > 0) == (facts[ids] > 0)).float().mean())
+#     return torch.stack(right)
+
+# %% [markdown]
+# A single attention of 16 features has 1088 parameters. Guessing is right half of the time. Which
+# of the four will know all 256 facts after 120 steps?
+
+# %% tags=["active-ipynb"]
+# def attentions(n):
+#     return [MultiHeadAttention(16, 4) for _ in range(n)]
+#
+#
+# variants = {
+#     "attention": lambda: attentions(1),
+#     "three attentions": lambda: attentions(3),
+#     "attention, block without ReLU": lambda: [*attentions(1), FeedForward(16, 64, lambda h: h)],
+#     "attention, feed-forward": lambda: [*attentions(1), FeedForward(16, 64)],
+# }
+# curves = {}
+# for name, kind in variants.items():
+#     curves[name] = torch.stack([share_right(kind, seed) for seed in range(3)])
+#     at_the_end = curves[name][:, -10:].mean(1)
+#     assert at_the_end.min() > 0.95 if name.endswith("forward") else at_the_end.max() < 0.9
+#     print(f"{sum(p.numel() for part in kind() for p in part.parameters()):5} parameters: {name}")
+#
+# means = {name: right.mean(0) for name, right in curves.items()}
+# plot_lines(means, xlabel="step", ylabel="share right", title="256 facts, mean of 3 seeds")
+
+# %% [markdown]
+# Only the one with the feed-forward block. The others are better than chance and keep learning:
+# attention's weights and the norm's division are nonlinear, too, so attention *can* compute with a
+# word, but slowly, and three attentions are no better than one. Attention decides *which words
+# exchange information*; the feed-forward block computes with what was exchanged.
+
+# %% [markdown]
+# ## Exercises
+#
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 6.1 | The feed-forward block | write the block | 10 | ★☆☆ |
+# | 6.2 | Three hidden features | by hand | 10 | ★☆☆ |
+# | 6.3 | What a new block does to its input | predict, then run | 10 | ★★☆ |
+# | 6.4 | Two matrices and a mistake | find the bug | 10 | ★★☆ |
+# | 6.5 | A test for one word at a time | write the test | 15 | ★★☆ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 6` says
+# what is wrong, and `course hint 6.1` gives the first of three hints.
+
+# %% [markdown]
+# ## Summary
+#
+# Attention mixes values and is linear in them; the feed-forward block transforms each word on its
+# own, by two linear layers with a ReLU between them, $d_{model}$ to $d_{ff}$ and back. Without the
+# ReLU the two layers would be one. The block holds two thirds of an encoder layer's parameters and
+# works like a memory of patterns; in the example, about one in ten matches at a word.
+#
+# **Write it from memory**: close the chapter and write `FeedForward`;
+# `check_feed_forward(FeedForward)` says whether it is right.
+
+# %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | $\max(0, xW_1 + b_1)W_2 + b_2$ (equation 2) | the same, by two `nn.Linear` | they hold $W^\top$; the product is the same |
+# | $\max(0, xW_1 + b_1)W_2 + b_2$ ([equation 2](https://arxiv.org/abs/1706.03762)) | the same, by two `nn.Linear` | they hold $W^\top$; the product is the same |
 # | "two convolutions with kernel size 1" (section 3.3) | two linear layers | the same numbers, shown above |
 # | ReLU | ReLU, or what is passed in | a variant is an argument |
 # | no dropout between the two | none | later code often adds it; the paper has it on the output only |
@@ -347,11 +464,11 @@ class FeedForward(nn.Module):
 # %% [markdown]
 # **Shapes so far**
 #
-# | what | shape | at the paper's size |
-# |---|---|---|
-# | multi-head attention, with residual and norm | `b t d` → `b t d` | (64, 8, 512) |
-# | hidden features | `b t d_ff` | (64, 8, 2048) |
-# | feed-forward, with residual and norm | `b t d` → `b t d` | (64, 8, 512) |
+# | what | shape | in the example | at the paper's size |
+# |---|---|---|---|
+# | attention, with residual and norm | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
+# | hidden features | `b t d_ff` | (2, 8, 48) | (64, 8, 2048) |
+# | feed-forward, with residual and norm | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
 #
-# One block exchanges information between words, the other transforms it.
-# [Chapter 7](07_encoder.ipynb) puts the two together, six times, and calls it an encoder.
+# One block exchanges information between words, the other transforms it. [Chapter
+# 7](07_encoder.ipynb) puts the two together, six times, and calls it an encoder.

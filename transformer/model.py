@@ -8,6 +8,17 @@ prediction of the next token.**
 ![The architecture; everything from the embeddings to the softmax is lit](../figures/architecture_09.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 1](01_embeddings.ipynb), for the table and its size;
+# [chapter 7](07_encoder.ipynb) and [chapter 8](08_decoder.ipynb), the two stacks. About 45
+# minutes. In the paper: [section 3.4](https://arxiv.org/abs/1706.03762), figure 1 and table 3.
+#
+# **What you will be able to do**
+#
+# - put the blocks together, from two batches of ids to logits;
+# - count the parameters of a model on paper, and check the count;
+# - predict the first loss of an untrained model, and use it to find mistakes.
+
 # %%
 import json
 from collections.abc import Iterator
@@ -36,31 +47,32 @@ from transformer.residual_norm import PostNorm, PreNorm
 #
 # Sixty-four sentences of 8 tokens leave the decoder as `(64, 8, 512)`: 512 numbers at every
 # position, and none of them is a word. Each row of 512 numbers must become a score for each of
-# 37,000 tokens, which takes a matrix of 37,000 × 512. How large is that, compared with what
-# chapters 4 to 7 have built?
+# 37,000 tokens, which takes a matrix of 37,000 × 512. Is that more or less than the six encoder
+# layers of chapters 4 to 7?
 
 # %% tags=["active-ipynb"]
-# v = 37_000
-# d = 512
+# vocab = 37_000
+# d_model = 512
 # d_ff = 2048
 #
-# attention = 4 * (d * d + d)
-# feed_forward = (d * d_ff + d_ff) + (d_ff * d + d)
-# encoder_layer = attention + feed_forward + 2 * 2 * d
-# print(f"one table of all tokens {v * d:,}")
+# attention = 4 * (d_model * d_model + d_model)
+# feed_forward = (d_model * d_ff + d_ff) + (d_ff * d_model + d_model)
+# encoder_layer = attention + feed_forward + 2 * 2 * d_model
+# print(f"one table of all tokens {vocab * d_model:,}")
 # print(f"six encoder layers      {6 * encoder_layer:,}")
 
 # %% [markdown]
-# One table is as large as the whole encoder, and three seem to be needed: source tokens in, target
-# tokens in, target tokens out. Three tables of 18.9 million make 57 million parameters, yet the
-# paper says that its model has 65 million *in all*.
+# One table is as large as the whole encoder: a weight for each token and feature. And three seem to
+# be needed: source tokens in, target tokens in, target tokens out. Three tables of 18.9 million
+# make 57 million parameters, yet the paper says that its model has 65 million *in all*.
 
 # %% [markdown]
 # ## By hand
 #
 # The solution is to use one table $E$ three times. Read forwards, it turns an id into a vector.
 # Read backwards, it turns a vector into one score for each id: the dot product with that row. Take
-# three tokens, two features, and a vector $x$ that comes out of the decoder:
+# three tokens, two features, and a vector $x = (2, 0)$ that comes out of the decoder. Which of the
+# three tokens will be the most probable?
 
 # %% tags=["active-ipynb"]
 # table = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -79,11 +91,12 @@ from transformer.residual_norm import PostNorm, PreNorm
 # %% [markdown]
 # ## The definition
 #
-# With $E$ the table, $P$ the positions, $s$ the source ids and $t$ the target ids so far:
+# With $E$ the table, $P$ the positions, and the ids of the source and of the target so far:
 #
-# $$M = \operatorname{Encoder}(\sqrt{d}\,E[s] + P) \qquad X = \operatorname{Decoder}(\sqrt{d}\,E[t] + P,\; M)$$
+# $$M = \operatorname{Encoder}(\sqrt{d_\text{model}}\,E[\text{src}] + P) \qquad
+# X = \operatorname{Decoder}(\sqrt{d_\text{model}}\,E[\text{tgt}] + P,\; M)$$
 #
-# $$\text{logits} = X\,W + b, \qquad W = E^\top$$
+# $$\text{logits} = X\,E^\top + b$$
 #
 # ![Source and target ids become vectors; the encoder makes the memory; the decoder attends to it; a linear layer makes logits](../figures/09_model.svg)
 
@@ -297,14 +310,16 @@ def init_weights(module: nn.Module) -> None:
 # with Xavier's alone.
 
 # %% [markdown]
-# The paper's base model, at the sizes that run through the course:
+# The paper's base model, untrained. Which of its tensors will be the largest?
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(0)
-# model = Transformer(Config.base()).eval()
+# torch.set_printoptions(precision=2, sci_mode=False)
+# model = Transformer(Config.base())
 # src, tgt = torch.randint(3, 37_000, (2, 64, 8))
 #
-# with torch.no_grad():
+# with inference_context(model):
+#     embedded = model.embed(src)
 #     memory = model.encode(src)
 #     states = model.decoder_states(tgt, memory, src)
 #     logits = model.logits(states)
@@ -312,7 +327,7 @@ def init_weights(module: nn.Module) -> None:
 # stages = {
 #     "src": src,
 #     "tgt": tgt,
-#     "embedded": model.embed(src),
+#     "embedded": embedded,
 #     "memory": memory,
 #     "states": states,
 #     "logits": logits,
@@ -321,24 +336,53 @@ def init_weights(module: nn.Module) -> None:
 #     print(f"{name:8}", tuple(tensor.shape))
 
 # %% [markdown]
-# There are 37,000 scores at each of 512 positions, so the logits are by far the largest tensor of
-# the model. The model returns them as they are. Softmax belongs to the loss (chapter 11) and to
-# decoding (chapter 12), which are more accurate when they start from logits.
+# There are 37,000 scores at each of 64 × 8 positions, so the logits are by far the largest. The
+# model returns them as they are. Softmax belongs to the loss (chapter 11) and to decoding (chapter
+# 12), which are more accurate when they start from logits. *What if*, below, shows a worse
+# consequence of a softmax in the model.
 
 # %% [markdown]
 # ## The proof
 #
+# ### The running example
+#
+# Build a model of the example's size and load the trained weights. From the decoder states of
+# chapter 8, `after(8)`, it makes the logits `after(9)`; from the ids it makes the same ones,
+# through all the chapters at once. Each target begins with `<s>`. Which tokens will get the highest
+# scores?
+
+# %% tags=["active-ipynb"]
+# from transformer.example import after, example_batch, example_model, tokens
+#
+# small = Transformer(Config(588, d_model=24, n_heads=4, n_layers=2, d_ff=48, max_len=64)).eval()
+# small.load_state_dict(example_model().state_dict())
+# batch = example_batch()
+# source = batch.src
+# target = batch.decoder_input
+#
+# torch.testing.assert_close(small.logits(after(8)), after(9))
+# torch.testing.assert_close(small(source, target).detach(), after(9))
+# for word, best in zip(tokens(target)[0], tokens(after(9)[0].topk(3).indices)):
+#     print(f"after {word:8}", *best)
+
+# %% [markdown]
+# The best token at each position is the next one of the right translation, and together they are
+# *c'è un gatto sul tappeto* `</s>`. The others are often words of the same kind: *libro* (book) and
+# *anatra* (duck) after *un*, two other forms of *sul* after *gatto*.
+
+# %% [markdown]
 # ### One table, three uses
 #
-# The logits are the decoder's output times $E^\top$, plus $b$. The last line lists every parameter
-# with an axis of 37,000: if tying had been forgotten, a second matrix would be among them.
+# The logits are the decoder's output times $E^\top$, plus $b$. Here at the paper's size; the last
+# line lists every parameter with an axis of 37,000. If tying had been forgotten, a second matrix
+# would be among them.
 
 # %% tags=["active-ipynb"]
 # from einops import einsum
 #
-# with torch.no_grad():
-#     by_hand = einsum(states[:2], model.embedding.weight, "b t d, v d -> b t v") + model.bias
-# torch.testing.assert_close(logits[:2], by_hand, atol=1e-4, rtol=1e-4)
+# with inference_context(model):
+#     scores = einsum(states, model.embedding.weight, "b t d_model, vocab d_model -> b t vocab")
+#     torch.testing.assert_close(logits, scores + model.bias, atol=1e-4, rtol=1e-4)
 # [(name, *p.shape) for name, p in model.named_parameters() if 37_000 in p.shape]
 
 # %% [markdown]
@@ -373,7 +417,8 @@ def init_weights(module: nn.Module) -> None:
 #     assert encoder + decoder + table + bias == count(counted)
 
 # %% [markdown]
-# Table 3 of the paper says 65 and 213 million:
+# Table 3 of the paper says 65 and 213 million. How close will we come, and would another vocabulary
+# make up the difference?
 
 # %% tags=["active-ipynb"]
 # for counted, paper in ((base, 65e6), (big, 213e6)):
@@ -385,10 +430,10 @@ def init_weights(module: nn.Module) -> None:
 # print(f"base with three tables instead of one {count(base) + 2 * count(base.embedding):,}")
 
 # %% [markdown]
-# Both are within 3 %. What remains is due to the vocabulary, "about 37,000 tokens" in the paper's
-# words: no single size gives both of its numbers, so they can't be met exactly. With three tables
-# the base model would be larger by more than half, so the 65 million tell us that the paper's
-# tables are tied.
+# Both are within 3 %. The paper says "about 37,000 tokens", but the vocabulary cannot explain what
+# remains: one model would need more tokens and the other fewer. The paper does not say what exactly
+# it counts. It certainly counts one table: with three, the base model would have 101 million
+# parameters.
 
 # %% [markdown]
 # ### Equal to `nn.Transformer`
@@ -426,7 +471,7 @@ def init_weights(module: nn.Module) -> None:
 # One difference needs care. `nn.Transformer` always puts a norm at the end of each stack. Pre-norm
 # needs it, because there the sum that runs through the stack is never normalised. In the paper's
 # post-norm every layer already *ends* with a norm, and another one changes nothing in a new model.
-# Here it is applied to the base model's states from above:
+# Here one is applied to the base model's states from above:
 
 # %% tags=["active-ipynb"]
 # torch.testing.assert_close(F.layer_norm(states, (512,)), states, atol=1e-4, rtol=1e-4)
@@ -468,32 +513,31 @@ def init_weights(module: nn.Module) -> None:
 # polarity, `True` means *hide*: hence the `~` and the `==`.
 
 # %% tags=["active-ipynb"]
-# source = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [9, 8, 7, 6, 0, 0, 0]])
-# target = torch.tensor([[1, 13, 14, 15, 16], [1, 17, 18, 0, 0]])
+# src = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [9, 8, 7, 6, 0, 0, 0]])
+# tgt = torch.tensor([[1, 13, 14, 15, 16], [1, 17, 18, 0, 0]])
 # hidden = {
 #     "tgt_mask": ~causal_mask(5),
-#     "src_key_padding_mask": source == 0,
-#     "tgt_key_padding_mask": target == 0,
-#     "memory_key_padding_mask": source == 0,
+#     "src_key_padding_mask": src == 0,
+#     "tgt_key_padding_mask": tgt == 0,
+#     "memory_key_padding_mask": src == 0,
 # }
 #
 # for norm in ("post", "pre"):
-#     small = Transformer(Config(20, d_model=32, n_heads=4, n_layers=2, d_ff=64, norm=norm)).eval()
+#     ours = Transformer(Config(20, d_model=32, n_heads=4, n_layers=2, d_ff=64, norm=norm)).eval()
 #     with torch.no_grad():
-#         for p in small.parameters():
+#         for p in ours.parameters():
 #             p.add_(0.1 * torch.randn(p.shape))
-#         ours = small(source, target)
-#         theirs = twin(small)(small.embed(source), small.embed(target), **hidden)
-#     torch.testing.assert_close(ours, small.logits(theirs), atol=1e-4, rtol=1e-4)
+#         theirs = twin(ours)(ours.embed(src), ours.embed(tgt), **hidden)
+#         torch.testing.assert_close(ours(src, tgt), ours.logits(theirs), atol=1e-4, rtol=1e-4)
 #     print(f"{norm}-norm: the same {tuple(theirs.shape)}")
 
 # %% [markdown]
 # ### What an untrained model knows
 #
-# It knows nothing, so its guesses should be nearly uniform and the loss near $\log v$, the
-# cross-entropy of a uniform guess among $v$ tokens. How near can be predicted. The decoder's states
-# have variance 1 and the entries of $E$ have variance $1/d$, so the logits have variance 1, and
-# normally distributed logits of variance 1 add $\frac12$ to the loss.
+# It knows nothing, so its guesses should be nearly uniform, and the loss near the cross-entropy of
+# a uniform guess: $\ln 37{,}000 = 10.5$. How near can be predicted. The decoder's states have
+# variance 1 and the entries of $E$ have variance $1/d_\text{model}$, so the logits have variance 1,
+# and normally distributed logits of variance 1 add $\frac12$ to the loss. Will it be 11.0?
 
 # %% tags=["active-ipynb"]
 # import math
@@ -501,13 +545,13 @@ def init_weights(module: nn.Module) -> None:
 # labels = torch.randint(3, 37_000, (64, 8))
 # loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()
 # print(f"logits: standard deviation {logits.std().item():.1f}")
-# print(f"log v = {math.log(37_000):.1f} · loss = {loss:.1f}")
+# print(f"ln 37,000 = {math.log(37_000):.1f} · loss = {loss:.1f}")
 # assert abs(loss - math.log(37_000) - 0.5) < 0.25
 
 # %% [markdown]
-# So look at the first loss of every training run: if it is far from $\log v + \frac12$, the model
-# has a mistake. Rows drawn from $N(0, 1)$, a common one, make the logits $\sqrt{512} = 22.6$ times
-# larger, and the model is certain and wrong:
+# So look at the first loss of every training run: if it is far from $\ln(\text{vocab}) + \frac12$,
+# the model has a mistake. Rows drawn from $\mathcal{N}(0, 1)$, a common one, make the logits
+# $\sqrt{512} = 22.6$ times larger, and the model is certain and wrong:
 
 # %% tags=["active-ipynb"]
 # loss = F.cross_entropy(math.sqrt(512) * logits.flatten(0, 1), labels.flatten()).item()
@@ -518,7 +562,7 @@ def init_weights(module: nn.Module) -> None:
 #
 # `check_model` looks for mistakes in the way the parts are put together: a mask left out or made
 # from the wrong ids, positions not added, a table that is not shared, logits that have been through
-# softmax.
+# softmax. Pass it a class of your own, and it reports what it found.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_model
@@ -528,12 +572,11 @@ def init_weights(module: nn.Module) -> None:
 # %% [markdown]
 # ## The look
 #
-# Where are the 63 million parameters? The largest share, 25 million, is in the feed-forward layers,
-# which treat each position on its own. The table has 18.9 million, and all attention layers
-# together have as many.
+# Where are the 63 million parameters? Guess which part has the most: the table, the attention
+# layers or the feed-forward layers.
 
 # %% tags=["active-ipynb"]
-# from transformer.plotting import plot_attention, plot_bars
+# from transformer.plotting import plot_bars
 #
 # parts = {"table": count(base.embedding)}
 # for stack in (base.encoder, base.decoder):
@@ -547,49 +590,63 @@ def init_weights(module: nn.Module) -> None:
 # plot_bars(bars, ylabel="million parameters", title="The base model, 63.1 million")
 
 # %% [markdown]
-# Which tokens does each position depend on, through all layers together? Replace one token by
-# another and measure how far the logits move at each position. The batch has one copy of the
-# sentence for each token, with that token replaced. (The ids stand for the words in the labels.)
+# The feed-forward layers, which treat each position on its own: 25 million. The table has 18.9
+# million, and all attention layers together have as many.
+#
+# Which tokens do the logits depend on, through all layers together? Take the trained model. Replace
+# one token by *house* or its translation *casa*, and measure how far the logits move at each
+# position. The batch has one copy of the sentence for each token, with that token replaced. The
+# rows of the maps are named by the token read and the one to write.
 
 # %% tags=["active-ipynb"]
 # from einops import rearrange, repeat
 #
-# english = "there is a cat on the mat </s>".split()
-# italian = "<s> c'è un gatto sul tappeto".split()
-# source = torch.arange(3, 11).unsqueeze(0)
-# target = torch.tensor([[1, 11, 12, 13, 14, 15]])
-# tiny = Transformer(Config.tiny(20)).eval()
+# from transformer.example import example_tokenizer
+# from transformer.plotting import plot_matrix
+#
+# source = batch.src[:1]
+# target = batch.decoder_input[:1]
+# english = tokens(source)[0]
+# italian = tokens(target)[0]
+# rows = [f"{old} → {new}" for old, new in zip(italian, tokens(batch.labels)[0])]
 #
 #
-# @torch.no_grad()
-# def influence(ids, logits_of):
+# def influence(ids, word, logits_of):
 #     """Return how far the logits at each position (row) move when a token (column) is replaced."""
-#     replaced = repeat(ids, "1 t -> copy t", copy=ids.shape[1]).clone().fill_diagonal_(19)
-#     moved = (logits_of(replaced) - logits_of(ids)).norm(dim=-1)
+#     copies = repeat(ids, "1 t -> copy t", copy=ids.shape[1]).clone()
+#     replaced = copies.fill_diagonal_(example_tokenizer().token_to_id(f"▁{word}"))
+#     moved = (logits_of(replaced) - logits_of(ids)).detach().norm(dim=-1)
 #     return rearrange(moved, "copy t -> t copy")
 #
 #
 # def shares(moved):
-#     return moved.where(moved > 1e-4, 0) / moved.sum(-1, keepdim=True)
+#     return (moved / moved.sum(-1, keepdim=True)).round(decimals=2)
 
 # %% tags=["active-ipynb"]
-# moved = influence(target, lambda ids: tiny(source.expand(len(ids), -1), ids))
+# moved = influence(target, "casa", lambda ids: small(source.expand(len(ids), -1), ids))
 #
-# past = causal_mask(6)
-# print("some position depends on the future:   ", bool((moved[~past] > 1e-4).any()))
-# print("every position depends on all its past:", bool((moved[past] > 1e-4).all()))
-# plot_attention(shares(moved), italian, italian, title="The influence of each target token")
+# past = causal_mask(8)
+# print("some position depends on the future:   ", bool((moved[~past] > 1e-3).any()))
+# print("every position depends on all its past:", bool((moved[past] > 1e-3).all()))
+# plot_matrix(shares(moved), rows, italian, "Influence of each target token (column)")
 
 # %% [markdown]
 # The triangle of chapter 8 holds for the whole model: a model whose parts do not look ahead does
-# not look ahead either. The source has no such triangle, because it is complete before the first
-# word is written:
+# not look ahead either. What follows *sul*, and what follows *tappeto*, depends mostly on *sul*.
+#
+# Will the source have a triangle, too?
 
 # %% tags=["active-ipynb"]
-# moved = influence(source, lambda ids: tiny(ids, target.expand(len(ids), -1)))
+# moved = influence(source, "house", lambda ids: small(ids, target.expand(len(ids), -1)))
 #
-# print("every position depends on every source token:", bool((moved > 1e-4).all()))
-# plot_attention(shares(moved), italian, english, title="The influence of each source token")
+# print("every position depends on every source token:", bool((moved > 1e-3).all()))
+# plot_matrix(shares(moved), rows, english, "Influence of each source token (column)")
+
+# %% [markdown]
+# It has none, because the source is complete before the first word is written. But the large
+# numbers run from the upper left to the lower right, since the two languages name things in nearly
+# the same order. The row that writes *sul* depends on *on* and just as much on *mat*, whose gender
+# it needs.
 
 # %% [markdown]
 # ## Saving and loading
@@ -665,9 +722,9 @@ def load_model(folder: str | Path) -> Transformer:
 # import tempfile
 #
 # with tempfile.TemporaryDirectory() as folder:
-#     save_model(tiny, folder)
+#     save_model(small, folder)
 #     print(*sorted(path.name for path in Path(folder).iterdir()))
-#     assert torch.equal(load_model(folder)(source, target), tiny(source, target))
+#     assert torch.equal(load_model(folder)(source, target), small(source, target))
 #
 #     weights = Path(folder) / "model.safetensors"
 #     weights.write_bytes(weights.read_bytes()[:100_000])
@@ -677,28 +734,118 @@ def load_model(folder: str | Path) -> Transformer:
 #         print(Path(str(error).split(" (")[0]).name)
 
 # %% [markdown]
+# ## What if
+#
+# What if the model ended with a softmax, as in the paper's figure 1? PyTorch's `cross_entropy`
+# expects logits and applies softmax itself, so softmax would be applied **twice**. No error is
+# raised: probabilities are valid logits. Train small models to copy sentences of five tokens from a
+# vocabulary of 50. As a control, softmax in the model with a loss that only takes the logarithm.
+# The seeds, first weights and batches are the same.
+
+
+# %% tags=["active-ipynb"]
+# torch.set_num_threads(1)  # tensors this small are not worth sharing between cores
+#
+#
+# def share_copied(loss_of, seed):
+#     torch.manual_seed(seed)
+#     config = Config(50, d_model=32, n_heads=2, n_layers=1, d_ff=64, dropout=0.0, max_len=8)
+#     copier = Transformer(config)
+#     optimizer = torch.optim.Adam(copier.parameters(), lr=5e-3, betas=(0.9, 0.98))
+#     curve = []
+#     for _ in range(175):
+#         src = torch.randint(3, 50, (32, 5))
+#         tgt = F.pad(src[:, :-1], (1, 0), value=1)  # <s>, and all tokens but the last
+#         logits = copier(src, tgt)
+#         optimizer.zero_grad()
+#         loss_of(logits.mT, src).backward()
+#         optimizer.step()
+#         curve.append((logits.argmax(-1) == src).float().mean())
+#     return torch.stack(curve), logits
+
+# %% [markdown]
+# With probabilities in the place of logits, the loss of a perfect model is
+# $\ln(e + 49) - 1 = 2.9$ instead of 0. Will it still learn to copy, only more slowly?
+
+# %% tags=["active-ipynb"]
+# from transformer.plotting import plot_lines
+#
+# losses = {
+#     "logits": F.cross_entropy,
+#     "softmax twice": lambda logits, src: F.cross_entropy(logits.softmax(1), src),
+#     "softmax, then logarithm": lambda logits, src: F.nll_loss(logits.softmax(1).log(), src),
+# }
+# curves = {}
+# for name, loss_of in losses.items():
+#     runs = [share_copied(loss_of, seed) for seed in range(3)]
+#     curves[name] = torch.stack([curve for curve, _ in runs])
+#     at_the_end = curves[name][:, -20:].mean(1)
+#     if name == "softmax twice":
+#         assert at_the_end.max() < 0.3
+#         written = torch.cat([logits.argmax(-1) for _, logits in runs])
+#         assert (written == written[:, :1]).all(1).float().mean() > 0.8
+#     else:
+#         assert at_the_end.min() > 0.9
+#
+# means = {name: runs.mean(0) for name, runs in curves.items()}
+# plot_lines(means, xlabel="step", ylabel="share right", title="Copy five tokens: mean of 3 seeds")
+
+# %% [markdown]
+# It does not. The model learns to write one token of the source at all five positions and is right
+# once in five. Of this token it becomes almost certain, and where softmax is almost certain, its
+# gradient is almost zero, so no later step corrects it. The first loss does not show the mistake:
+# it is about $\ln 50$, and it falls. The control learns as fast as the original (the two curves
+# coincide), so the second softmax is the cause.
+
+# %% [markdown]
+# ## Exercises
+#
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 9.1 | How many parameters? | by hand | 10 | ★☆☆ |
+# | 9.2 | Which parameters learn from a batch? | predict, then run | 10 | ★★☆ |
+# | 9.3 | All parts are right | find the bug | 20 | ★★☆ |
+# | 9.4 | The whole model | write the block | 40 | ★★★ |
+# | 9.5 | A test for a whole model | write the test | 30 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 9` says
+# what is wrong, and `course hint 9.1` gives the first of three hints.
+
+# %% [markdown]
+# ## Summary
+#
+# The model embeds both sentences with one table, encodes the source, decodes the target so far, and
+# reads the same table backwards for a score of every next token. It makes the masks from the ids
+# and returns logits; softmax belongs to the loss and to decoding. A new model's first loss is about
+# $\ln(\text{vocab}) + \frac12$, and anything else means a mistake.
+#
+# **Write it from memory**: close the chapter and write `Transformer` from `TokenEmbedding`,
+# `PositionalEncoding`, `Encoder` and `Decoder`; `check_model(Transformer)` says whether it is
+# right.
+
+# %% [markdown]
 # ## Paper and code
 #
 # | the paper | here | why |
 # |---|---|---|
-# | one matrix for both embeddings and the output (section 3.4) | the same, one parameter | a third of the size of three matrices |
+# | one matrix for both embeddings and the output ([section 3.4](https://arxiv.org/abs/1706.03762)) | the same, one parameter | a third of the size of three matrices |
 # | does not mention a bias at the output | one number for each token | a token can be rare in every context |
 # | does not say how weights start | Xavier, and smaller for q, k, v and the feed-forward layers | a post-norm stack learns sooner |
 # | softmax is the model's last block (figure 1) | the model returns logits | loss and decoding work with scores |
-# | 65 and 213 million parameters (table 3) | 63.1 and 214.3 million | "about 37,000" tokens |
+# | 65 and 213 million parameters (table 3) | 63.1 and 214.3 million | it does not say what exactly it counts |
 # | no norm after a post-norm stack | the same; one after a pre-norm stack | `nn.Transformer` has one after both |
 # | positions for any length | up to `max_len`, beyond it an error | the table is computed once |
 
 # %% [markdown]
 # **Shapes so far**
 #
-# | what | shape | at the paper's size |
-# |---|---|---|
-# | source ids, target ids | `b k`, `b t` | (64, 8) each |
-# | embeddings + positions | `b k d`, `b t d` | (64, 8, 512) |
-# | memory | `b k d` | (64, 8, 512) |
-# | decoder states | `b t d` | (64, 8, 512) |
-# | logits | `b t v` | (64, 8, 37000) |
+# | what | shape | in the example | at the paper's size |
+# |---|---|---|---|
+# | source ids, target ids | `b k`, `b t` | (2, 8) each | (64, 8) each |
+# | embeddings + positions | `b k d_model`, `b t d_model` | (2, 8, 24) each | (64, 8, 512) each |
+# | memory | `b k d_model` | (2, 8, 24) | (64, 8, 512) |
+# | decoder states | `b t d_model` | (2, 8, 24) | (64, 8, 512) |
+# | logits | `b t vocab` | (2, 8, 588) | (64, 8, 37000) |
 #
-# The model reads rectangles of ids, and so far these were random. [Chapter 10](10_data.ipynb) makes
-# them from sentences.
+# The model reads rectangles of ids. [Chapter 10](10_data.ipynb) makes them from sentences.

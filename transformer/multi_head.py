@@ -510,7 +510,17 @@ def head_weights(
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 4.1 | Multi-head attention | write the block | 30 | ★★☆ |
+# | 4.2 | Where does feature 13 go? | by hand | 10 | ★☆☆ |
+# | 4.3 | Five ways to change a layer | predict, then run | 15 | ★★☆ |
+# | 4.4 | The right shape | find the bug | 15 | ★★☆ |
+# | 4.5 | A test for heads | write the test | 25 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 4` says
+# what is wrong, and `course hint 4.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary

@@ -430,7 +430,17 @@ class PositionalEncoding(nn.Module):
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 2.1 | The table of waves | write the block | 15 | ★★☆ |
+# | 2.2 | Adding positions | write the block | 10 | ★☆☆ |
+# | 2.3 | What two positions have in common | predict, then run | 10 | ★★☆ |
+# | 2.4 | Right in training, wrong in use | find the bug | 10 | ★★☆ |
+# | 2.5 | A test for waves | write the test | 15 | ★★☆ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 2` says
+# what is wrong, and `course hint 2.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary

@@ -556,7 +556,17 @@ class PreNorm(PostNorm):
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 5.1 | Layer norm | write the block | 10 | ★☆☆ |
+# | 5.2 | Post-norm | write the block | 10 | ★☆☆ |
+# | 5.3 | Two layers on paper | by hand | 10 | ★☆☆ |
+# | 5.4 | Around the sublayer | find the bug | 10 | ★★☆ |
+# | 5.5 | A test for a norm | write the test | 20 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+# empty, and the other exercises are at the end of each chapter. In it, `course check 5` says
+# what is wrong, and `course hint 5.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary

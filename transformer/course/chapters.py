@@ -7,16 +7,18 @@ from nbformat import NotebookNode
 
 from transformer.course import forms, stub_text
 from transformer.course.exercise import Exercise, Predict, WriteBlock
-from transformer.course.exercises import of_chapter
+from transformer.course.exercises import STARS, of_chapter
 from transformer.course.folder import Folder
 from transformer.course.lessons import Lesson, definition
 
-STARS = {1: "★☆☆", 2: "★★☆", 3: "★★★"}
+LISTED = "## Exercises\n"
 
 
 def chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> NotebookNode:
     """Return a chapter as it is written into a folder; `lessons` are all that are."""
     notebook = reference_notebook(lesson)
+    # The library's chapter only lists its exercises.
+    notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(LISTED)]
     exercises = of_chapter(lesson.number)
     modules = [other.module for other in lessons if other.number]
     for cell in notebook.cells:

@@ -33,8 +33,8 @@ STAMP = "recipe_hash"
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
-    """Return the checkpoints in `folder`, oldest first."""
-    return sorted(Path(folder).glob("checkpoint-*.safetensors"))
+    """Return the checkpoints in `folder`, oldest first; copies with names of their own are none."""
+    return sorted(Path(folder).glob(f"checkpoint-{8 * '[0-9]'}.safetensors"))
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -6,7 +6,10 @@ import pkgutil
 
 from transformer.course.exercise import Exercise
 
-__all__ = ["all_exercises", "exercise", "of_chapter"]
+__all__ = ["STARS", "all_exercises", "exercise", "exercise_table", "of_chapter"]
+
+STARS = {1: "★☆☆", 2: "★★☆", 3: "★★★"}
+"""How a difficulty is shown."""
 
 
 @functools.cache
@@ -29,3 +32,21 @@ def exercise(name: str) -> Exercise:
         if found.id == name:
             return found
     raise ValueError(f"there is no exercise {name}: `course status` lists all")
+
+
+def exercise_table(number: int) -> str:
+    """Return the section of a chapter that lists its exercises, in markdown."""
+    rows = [("", "exercise", "kind", "minutes", ""), ("---",) * 5]
+    for found in of_chapter(number):
+        rows.append(
+            (found.id, found.title, found.kind, str(found.minutes), STARS[found.difficulty])
+        )
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"""\
+## Exercises
+
+{table}
+
+`python -m transformer course start mine` writes a folder `mine` of your own. There these blocks are
+empty, and the other exercises are at the end of each chapter. In it, `course check {number}` says
+what is wrong, and `course hint {number}.1` gives the first of three hints."""
