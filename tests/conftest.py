@@ -16,6 +16,7 @@ LONG = {
     "test_course_check",
     "test_course_diagnosis",
     "test_course_folder",
+    "test_course_notebooks",
     "test_course_translator",
     "test_cpu",
     "test_ctranslate2",

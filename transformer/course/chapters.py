@@ -1,4 +1,4 @@
-"""A chapter for a learner: its blocks are empty, and its exercises stand at the end."""
+"""A chapter for a learner: its blocks are empty, and its exercises have cells to be filled."""
 
 import ast
 from collections.abc import Sequence
@@ -17,8 +17,6 @@ LISTED = "## Exercises\n"
 def chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> NotebookNode:
     """Return a chapter as it is written into a folder; `lessons` are all that are."""
     notebook = reference_notebook(lesson)
-    # The library's chapter only lists its exercises.
-    notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(LISTED)]
     exercises = of_chapter(lesson.number)
     modules = [other.module for other in lessons if other.number]
     for cell in notebook.cells:
@@ -30,9 +28,10 @@ def chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> Notebo
         imports.source = stub_text.with_imports(imports.source)
     for block in blocks:
         empty_block(notebook, block, folder)
+    put_exercises(notebook, exercise_cells(folder, lesson))
+    if lesson.module == "inference":
+        notebook.cells += last_cells(folder.package)
     notebook.cells.insert(1, forms.code(opening(folder.package, lesson), forms.DEMO))
-    others = [exercise for exercise in exercises if not isinstance(exercise, WriteBlock)]
-    notebook.cells += closing_cells(folder, lesson, others)
     return notebook
 
 
@@ -68,36 +67,47 @@ def empty_block(notebook: NotebookNode, block: WriteBlock, folder: Folder) -> No
         if definition(ast.parse(cell.source), block.target):
             cell.source = stub_text.emptied(cell.source, block.target, block.keep)
             place = notebook.cells.index(cell)
-            notebook.cells.insert(place, forms.markdown(task(block, folder)))
+            notebook.cells[place:place] = task_cells(block, folder)
             return
     raise ValueError(f"exercise {block.id}: no library cell of the chapter defines {block.target}")
 
 
-def task(exercise: Exercise, folder: Folder) -> str:
-    """Return the task as a cell of prose."""
-    return (
+def task_cells(exercise: Exercise, folder: Folder) -> list[NotebookNode]:
+    """Return the title and the task, each as a cell of prose."""
+    title = (
         f"### Exercise {exercise.id} · {exercise.title}\n\n"
         f"*{exercise.kind} · {STARS[exercise.difficulty]} · {exercise.minutes} minutes · trains "
-        f"{exercise.trains}*\n\n{stub_text.task_text(exercise, folder.state.seed)}"
+        f"{exercise.trains}*"
     )
+    task = stub_text.task_text(exercise, folder.state.seed)
+    return [forms.markdown(title), forms.markdown(task)]
 
 
-def closing_cells(
-    folder: Folder, lesson: Lesson, exercises: Sequence[Exercise]
-) -> list[NotebookNode]:
-    """Return the cells at the end: the exercises that are not blocks, and the last cell of 12."""
-    cells = [forms.markdown(instructions(lesson))] if of_chapter(lesson.number) else []
+def put_exercises(notebook: NotebookNode, cells: list[NotebookNode]) -> None:
+    """Put the exercises where the library's chapter lists them, or at the end."""
+    places = [n for n, cell in enumerate(notebook.cells) if cell.source.startswith(LISTED)]
+    start = places[0] if places else len(notebook.cells)
+    notebook.cells[start : start + len(places)] = cells
+
+
+def exercise_cells(folder: Folder, lesson: Lesson) -> list[NotebookNode]:
+    """Return the section of the exercises that are not blocks."""
+    exercises = of_chapter(lesson.number)
+    cells = [forms.markdown(instructions(lesson))] if exercises else []
     for exercise in exercises:
-        cells.append(forms.markdown(task(exercise, folder)))
-        cells.append(forms.code(stub_text.starter(exercise, folder.state.seed)))
+        if not isinstance(exercise, WriteBlock):
+            cells += task_cells(exercise, folder)
+            cells.append(forms.code(stub_text.starter(exercise, folder.state.seed)))
         if isinstance(exercise, Predict):
             cells.append(forms.code(stub_text.experiment(exercise), forms.DEMO))
-    if lesson.module == "inference":
-        cells.append(forms.markdown("## Who wrote this translator?"))
-        call = f'translate_with("{folder.package}")'
-        text = f"from transformer.course import translate_with\n\n{call}"
-        cells.append(forms.code(text, [*forms.DEMO, "nbval-ignore-output"]))
     return cells
+
+
+def last_cells(package: str) -> list[NotebookNode]:
+    """Return the end of chapter 12, which translates with the learner's model."""
+    text = f'from transformer.course import translate_with\n\ntranslate_with("{package}")'
+    code = forms.code(text, [*forms.DEMO, "nbval-ignore-output"])
+    return [forms.markdown("## Who wrote this translator?"), code]
 
 
 def instructions(lesson: Lesson) -> str:
