@@ -115,7 +115,7 @@ def _layer_inputs(c: Canvas, cross: Box) -> None:
 def masks() -> Canvas:
     """Draw the causal mask, the padding mask of two sentences, and their conjunction."""
     c = Canvas(
-        960,
+        900,
         346,
         "The causal and the padding mask of two sentences, joined by and; "
         "rows are queries, columns are keys",
@@ -124,23 +124,23 @@ def masks() -> Canvas:
     first = ["<s>", "c", "'", "è", "un", "gatto", "sul", "tappeto"]
     second = ["<s>", "ti", "amo", "molto", "</s>", "<pad>", "<pad>", "<pad>"]
     for x, name, shape in (
-        (58, "causal", "q k"),
-        (268, "padding", "b 1 1 k"),
-        (530, "may attend = causal and padding", "b 1 q k"),
+        (50, "causal", "q k"),
+        (242, "padding", "b 1 1 k"),
+        (484, "may attend = causal and padding", "b 1 q k"),
     ):
         heading(c, x, 32, name)
         c.text(x, 56, shape, 11.5, "mono", MUTED, "start")
-    causal = _mask(c, 58, 130, lambda i, j: j <= i, 8, numbers, numbers)
+    causal = _mask(c, 50, 130, lambda i, j: j <= i, 8, numbers, numbers)
     c.text(causal.x - 36, causal.centre[1], "queries", 11.5, colour=MUTED, turn=-90)
     c.text(causal.centre[0], causal.y - 34, "keys", 11.5, colour=MUTED)
-    c.text(240, causal.centre[1], "∧", 20, "bold")
-    _mask(c, 268, 150, lambda i, j: True, 1, first)
-    _mask(c, 268, 250, lambda i, j: j < 5, 1, second)
-    c.text(456, causal.centre[1], "=", 20, "bold")
-    _mask(c, 530, 130, lambda i, j: j <= i, 8, first, first)
-    _mask(c, 756, 130, lambda i, j: j <= i and j < 5, 8, second, second)
-    _legend(c, 58, 322)
-    note(c, 916, 322, "padding hides keys (columns), never queries (rows)", "end")
+    c.text(226, causal.centre[1], "∧", 20, "bold")
+    _mask(c, 242, 150, lambda i, j: True, 1, first)
+    _mask(c, 242, 250, lambda i, j: j < 5, 1, second)
+    c.text(418, causal.centre[1], "=", 20, "bold")
+    _mask(c, 484, 130, lambda i, j: j <= i, 8, first, first)
+    _mask(c, 712, 130, lambda i, j: j <= i and j < 5, 8, second, second)
+    _legend(c, 50, 322)
+    note(c, 876, 322, "padding hides keys (columns), never queries (rows)", "end")
     return c
 
 
