@@ -145,7 +145,7 @@ def test_any_iterable_of_texts_will_do(translator) -> None:
 def test_a_huge_text_is_not_even_tokenized(translator) -> None:
     huge = "a" * 5_000_000
     assert clean_lines([huge, "the cat"], 1_000) == (["", "the cat"], [5_000_000, 7])
-    with pytest.warns(UserWarning, match="text 1 has 5,000,000 characters"):
+    with pytest.warns(UserWarning, match="text 1 has more than [0-9]+ characters"):
         assert translator.translate([huge, "the cat"])[0] == ""
 
 

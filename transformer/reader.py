@@ -44,7 +44,7 @@ def read_texts(
         problem = problem_of(tokenizer, line, rows[i])
         limit = f"the model's max_len is {max_len}: split it"
         if lengths[i] > most_characters:
-            problem = f"has {lengths[i]:,} characters, {limit}"
+            problem = f"has more than {most_characters:,} characters, {limit}"
         elif len(rows[i]) >= max_len:
             problem = f"has {len(rows[i]) + 1} tokens, {limit}"
         rows[i] = [] if problem else [*rows[i], EOS]

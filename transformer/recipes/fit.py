@@ -45,6 +45,8 @@ from transformer.training import (
 )
 
 PRECISIONS = ("auto", "fp32", "bf16")
+LONGEST_TOKEN = 100
+"""Characters of a token at most: a text of more than max_len times as many cannot be read."""
 
 
 def fit(
@@ -108,7 +110,9 @@ def fit(
 def tokenizer_of(corpus: Corpus, preset: Preset, saved: SavedRun | None) -> Tokenizer:
     """Return the tokenizer of the saved run, or a new one; ValueError if it has other sizes."""
     if saved is None:
-        return train_tokenizer(corpus.texts(), preset.vocab_size, corpus.lowercase)
+        longest = LONGEST_TOKEN * preset.model_config(preset.vocab_size).max_len
+        texts = (text for text in corpus.texts() if len(text) <= longest)
+        return train_tokenizer(texts, preset.vocab_size, corpus.lowercase)
     check_same_model(saved, preset)
     return saved.load_tokenizer()
 

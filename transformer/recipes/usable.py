@@ -45,7 +45,7 @@ def first_problem(
     """Return what is wrong with a pair, or ""."""
     for side, text, row, extra in zip(("source", "target"), pair, ids, (1, 2), strict=True):
         if len(text) > most_characters:
-            return f"its {side} has {len(text):,} characters, and at most {longest} tokens are read"
+            return f"its {side} has {len(text):,} characters, max_len is {longest} tokens"
         if problem := problem_of(tokenizer, text, row):
             return f"its {side} {problem}"
         if len(row) + extra > longest:
