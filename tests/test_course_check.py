@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -139,7 +140,8 @@ def examine(mine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Examine]:
     def run(*names: str) -> dict[str, Row]:
         bench = Bench(mine, "mine", lambda module: None)
         examiner = examination.Examiner(Folder.open(mine), bench)
-        return {name: examiner.row(blocks[name]) for name in names}
+        rows = [examiner.row(blocks[name]) for name in names]
+        return {row.exercise: replace(row, diagnosis=examiner.diagnosis(row)) for row in rows}
 
     yield run
     home.forget("mine")
@@ -254,6 +256,8 @@ def test_a_process_that_hangs_in_an_import_gives_that_module_up(mine: Path) -> N
     end = "did not end within 5 seconds"
     assert running.blame(folder, CHAPTER, events, end, given_up) == {}
     assert given_up == {"attention": "importing mine/attention.py did not end within 5 seconds"}
+    row = {"exercise": "3.1", "state": "broken"}
+    assert running.blame(folder, CHAPTER, [{"row": row}], end, given_up) == {}
     with pytest.raises(OSError, match="did not start"):
         running.blame(folder, CHAPTER, [], "did not start", given_up)
 

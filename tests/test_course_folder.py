@@ -157,6 +157,21 @@ def test_the_seed_chooses_the_bugs_and_stays(tmp_path: Path, monkeypatch) -> Non
     assert folder.state.seed == 11 and done[0].action == "kept"
 
 
+def test_an_installed_package_has_all_but_the_introduction_and_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformer.course import lessons
+
+    monkeypatch.setattr(lessons, "REPOSITORY", tmp_path / "site-packages")
+    numbers = [one.number for one in available()]
+    assert numbers[:2] == [1, 2]
+    monkeypatch.setattr(workbook, "available", lambda: [ATTENTION])
+    folder, _ = start(tmp_path / "mine")
+    text = folder.module(ATTENTION).read_text(encoding="utf-8")
+    assert "../figures/" not in text and "# 3 · Attention" in text
+    assert not (tmp_path / "mine" / "figures").exists()
+
+
 # --- find -----------------------------------------------------------------------------------------
 
 
@@ -173,7 +188,7 @@ def test_none_and_several_folders_are_said(mine: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / STATE).write_text(json.dumps({"package": "other"}))
     with pytest.raises(ValueError, match=r"several folders \(mine, other\)"):
         find(start=tmp_path)
-    for text in ("{", "[]", "{}"):
+    for text in ("{", "[]", "{}", '{"package": "../mine"}', '{"package": "a", "seed": "b"}'):
         (tmp_path / "other" / STATE).write_text(text)
         with pytest.raises(ValueError, match="damaged"):
             find(tmp_path / "other")
@@ -233,8 +248,10 @@ def test_outputs_of_cells_that_stay_the_same_are_kept(mine: Path) -> None:
 def test_missing_and_damaged_notebooks_are_named(mine: Path) -> None:
     (mine / "notebooks" / "03_attention.ipynb").unlink()
     (mine / "notebooks" / "07_encoder.ipynb").write_text("{", encoding="utf-8")
+    (mine / "decoder.py").write_bytes("# è".encode("latin1"))
     found = sync_all(Folder.open(mine))
-    assert found.keys() == {"attention", "encoder"}
+    assert found.keys() == {"attention", "encoder", "decoder"}
+    assert found["decoder"] == "decoder.py is not UTF-8"
     assert "03_attention.ipynb is missing: `course start mine` restores it" in found["attention"]
     assert "07_encoder.ipynb is damaged or not a notebook" in found["encoder"]
 

@@ -1,6 +1,7 @@
 """A chapter for a learner: its blocks are empty, and its exercises have cells to be filled."""
 
 import ast
+import re
 from collections.abc import Sequence
 
 from nbformat import NotebookNode
@@ -9,7 +10,7 @@ from transformer.course import forms, stub_text
 from transformer.course.exercise import Exercise, Predict, WriteBlock
 from transformer.course.exercises import STARS, of_chapter
 from transformer.course.folder import Folder
-from transformer.course.lessons import Lesson, definition
+from transformer.course.lessons import Lesson, definition, has_figures
 
 LISTED = "## Exercises\n"
 
@@ -37,12 +38,17 @@ def chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> Notebo
 
 def reference_notebook(lesson: Lesson) -> NotebookNode:
     """Return the library's chapter as a notebook without outputs."""
-    if lesson.number:
-        return forms.to_notebook(lesson.path.read_text(encoding="utf-8"))
-    notebook = forms.to_notebook(forms.to_module(forms.read_notebook(lesson.path)))
+    text = (
+        lesson.path.read_text(encoding="utf-8")
+        if lesson.number
+        else forms.to_module(forms.read_notebook(lesson.path))
+    )
+    if not has_figures():
+        text = re.sub(r"^(# )?!\[[^\n]*\]\(\.\./figures/[^\n]*\n", "", text, flags=re.MULTILINE)
+    notebook = forms.to_notebook(text)
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # the introduction's cells are experiments, not a library
-            cell.metadata["tags"] = forms.DEMO
+        if cell.cell_type == "code" and not lesson.number:
+            cell.metadata["tags"] = forms.DEMO  # the introduction has experiments, no library
     return notebook
 
 

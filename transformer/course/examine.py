@@ -37,7 +37,7 @@ class Examiner:
         self.bench = bench
 
     def row(self, task: Exercise) -> Row:
-        """Return the state of an exercise."""
+        """Return the state of an exercise, and the first claim that fails."""
         lesson_ = lesson(task.chapter)
         module = self.bench.load(lesson_.module)
         if module is None:
@@ -53,7 +53,15 @@ class Examiner:
             culprit = self.culprit(task)
             if culprit:
                 return Row(task.id, YOURS, note=culprit)
-        return self.explained(Row(task.id, BROKEN, claim, diagnosed(task, answer)))
+        return self.explained(Row(task.id, BROKEN, claim))
+
+    def diagnosis(self, row: Row) -> str:
+        """Return which known mistake a broken answer is, or nothing."""
+        task = exercise(row.exercise)
+        module = self.bench.load(lesson(task.chapter).module)
+        if row.state != BROKEN or module is None or untried(task, module, self.folder):
+            return ""
+        return diagnosed(task, getattr(module, task.name.partition(".")[0]))
 
     def explained(self, row: Row) -> Row:
         """Return the row with a word on the chapters that the library's stood in for."""
@@ -137,7 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bench.load(lesson(task.chapter).module)
             tell(exercise=task.id)
             with seeded(options.seed):
-                tell(row=asdict(examiner.row(task)))
+                row = examiner.row(task)
+                tell(row=asdict(row))
+                # What a learner's code does in a diagnosis must not cost the row its claim.
+                diagnosis = examiner.diagnosis(row)
+                if diagnosis:
+                    tell(row=asdict(replace(row, diagnosis=diagnosis)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import keyword
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from transformer.course.lessons import LESSONS, Lesson
 from transformer.files import atomic_write
@@ -40,16 +41,16 @@ class Folder:
     @classmethod
     def open(cls, path: str | Path) -> "Folder":
         """Open a folder that `start` has written; ValueError if it is another one."""
+        file = Path(path) / STATE
         try:
-            settings = json.loads((Path(path) / STATE).read_text(encoding="utf-8"))
-            known = {one.name for one in fields(State)}
-            return cls(path, State(**{k: v for k, v in settings.items() if k in known}))
-        except FileNotFoundError:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(
                 f"{path} is not a folder of the course; `course start NAME` makes one"
             ) from None
-        except (json.JSONDecodeError, AttributeError, TypeError) as error:
-            raise ValueError(f"{Path(path) / STATE} is damaged ({error!s:.100})") from None
+        except ValueError as error:  # no JSON, or no UTF-8
+            raise ValueError(f"{file} is damaged ({error!s:.100})") from None
+        return cls(path, state_of(settings, file))
 
     @property
     def package(self) -> str:
@@ -70,6 +71,20 @@ class Folder:
         """Write down what the folder remembers."""
         text = json.dumps(asdict(self.state), indent=1, sort_keys=True)
         atomic_write(self.path / STATE, f"{text}\n".encode())
+
+
+def state_of(settings: Any, file: Path) -> State:
+    """Return what was remembered; ValueError if it is of another form."""
+    blank = State("mine")
+    kinds = {one.name: type(getattr(blank, one.name)) for one in fields(State)}
+    found = settings if isinstance(settings, dict) else {}
+    known = {name: value for name, value in found.items() if name in kinds}
+    wrong = [name for name, value in known.items() if not isinstance(value, kinds[name])]
+    package = str(known.get("package", ""))
+    if wrong or not package.isidentifier() or package == "transformer":
+        what = ", ".join(wrong) or "package"
+        raise ValueError(f"{file} is damaged: {what} is missing or of another form")
+    return State(**known)
 
 
 def find(given: str | Path | None = None, start: Path | None = None) -> Folder:

@@ -75,6 +75,11 @@ def available() -> list[Lesson]:
     return [found for found in LESSONS if found.path.exists()]
 
 
+def has_figures() -> bool:
+    """Return whether this is a clone of the repository, which has the figures."""
+    return (REPOSITORY / "figures").is_dir()
+
+
 @functools.cache
 def parsed(module: str) -> ast.Module:
     """Return the syntax tree of a chapter's module."""

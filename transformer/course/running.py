@@ -83,6 +83,8 @@ def blame(
         return {}
     if "exercise" in last:
         return {last["exercise"]: Row(last["exercise"], BROKEN, f"it {end}")}
+    if "row" in last:
+        return {}
     raise OSError(f"the examination of {folder.path} {end}")
 
 

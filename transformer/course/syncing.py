@@ -22,7 +22,10 @@ def sync(folder: Folder, lesson: Lesson, write_notebook: bool = True) -> str:
     except ValueError as error:
         return f"notebooks/{error}"
     from_notebook = forms.to_module(notebook)
-    text = module.read_text(encoding="utf-8") if module.exists() else None
+    try:
+        text = module.read_text(encoding="utf-8") if module.exists() else None
+    except UnicodeDecodeError:
+        return f"{module.name} is not UTF-8"
     if text is not None and text != from_notebook:
         if not notebook_wins(folder, lesson, from_notebook, text):
             if write_notebook:

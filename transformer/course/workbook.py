@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 from transformer.course import forms
 from transformer.course.chapters import chapter
 from transformer.course.folder import STATE, Folder, State, refuse_name
-from transformer.course.lessons import REPOSITORY, Lesson, available
+from transformer.course.lessons import REPOSITORY, Lesson, available, has_figures
 from transformer.files import atomic_write
 
 
@@ -52,10 +52,9 @@ def write_frame(folder: Folder, lessons: Iterable[Lesson]) -> None:
         text = f'"""The Transformer, as {folder.package} wrote it."""\n'
         atomic_write(package, text.encode())
     atomic_write(folder.path / "jupytext.toml", pairs_text(lessons).encode())
-    figures = REPOSITORY / "figures"
-    if figures.is_dir():
+    if has_figures():
         (folder.path / "figures").mkdir(parents=True, exist_ok=True)
-        for figure in figures.glob("*.svg"):
+        for figure in (REPOSITORY / "figures").glob("*.svg"):
             shutil.copyfile(figure, folder.path / "figures" / figure.name)
 
 
@@ -101,7 +100,7 @@ def forms_present(folder: Folder, lesson: Lesson) -> list[str]:
     module = folder.module(lesson)
     notebook = folder.notebook(lesson)
     if module.exists():
-        found.append(forms.digest(module.read_text(encoding="utf-8")))
+        found.append(forms.digest(module.read_text(encoding="utf-8", errors="replace")))
     if notebook.exists():
         try:
             found.append(forms.digest(forms.to_module(forms.read_notebook(notebook))))
@@ -115,7 +114,7 @@ def restore(folder: Folder, lesson: Lesson) -> bool:
     module = folder.module(lesson)
     path = folder.notebook(lesson)
     if module.exists():
-        notebook = forms.to_notebook(module.read_text(encoding="utf-8"))
+        notebook = forms.to_notebook(module.read_text(encoding="utf-8", errors="replace"))
         atomic_write(path, forms.notebook_text(notebook).encode())
         module.touch()
         return True
