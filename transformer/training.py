@@ -966,7 +966,18 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 11.1 | The learning rate | write the block | 10 | ★☆☆ |
+# | 11.2 | A smoothed loss on paper | by hand | 10 | ★☆☆ |
+# | 11.3 | The loss | write the block | 20 | ★★☆ |
+# | 11.4 | One step of training | write the block | 30 | ★★☆ |
+# | 11.5 | The curve looks strange | find the bug | 15 | ★★☆ |
+# | 11.6 | A test for a loss | write the test | 25 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
+# are empty, and the other exercises are at the end of each chapter. In it, `course check 11`
+# says what is wrong, and `course hint 11.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary
