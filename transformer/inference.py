@@ -1019,7 +1019,18 @@ def beam_search(
 # %% [markdown]
 # ## Exercises
 #
-# They will stand here.
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 12.1 | Two beams on paper | by hand | 10 | ★☆☆ |
+# | 12.2 | Greedy search | write the block | 20 | ★☆☆ |
+# | 12.3 | Cached is not uncached | find the bug | 20 | ★★☆ |
+# | 12.4 | One position, with a cache | write the block | 25 | ★★☆ |
+# | 12.5 | A test for a search | write the test | 25 | ★★★ |
+# | 12.6 | Beam search | write the block | 45 | ★★★ |
+#
+# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
+# are empty, and the other exercises are at the end of each chapter. In it, `course check 12`
+# says what is wrong, and `course hint 12.1` gives the first of three hints.
 
 # %% [markdown]
 # ## Summary
