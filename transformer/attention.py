@@ -380,9 +380,8 @@ def attention(
 # | 3.4 | It trains, but it is wrong | find the bug | 15 | ★★☆ |
 # | 3.5 | A test that finds what others did wrong | write the test | 25 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 3`
-# says what is wrong, and `course hint 3.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 3` says what is wrong, and `course hint 3.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

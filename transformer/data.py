@@ -775,9 +775,8 @@ def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> I
 # | 10.4 | Batches by length | write the block | 25 | ★★☆ |
 # | 10.5 | A test for batches | write the test | 20 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 10`
-# says what is wrong, and `course hint 10.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 10` says what is wrong, and `course hint 10.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

@@ -526,9 +526,8 @@ class Decoder(nn.Module):
 # | 8.4 | Too good to be true | find the bug | 15 | ★★☆ |
 # | 8.5 | A test that finds a leak | write the test | 25 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 8`
-# says what is wrong, and `course hint 8.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 8` says what is wrong, and `course hint 8.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

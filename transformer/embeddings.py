@@ -418,9 +418,8 @@ class TokenEmbedding(nn.Module):
 # | 1.3 | In by the table, and out again | by hand | 10 | ★☆☆ |
 # | 1.4 | The wrong size | find the bug | 10 | ★★☆ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 1`
-# says what is wrong, and `course hint 1.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 1` says what is wrong, and `course hint 1.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

@@ -503,9 +503,8 @@ class Encoder(nn.Module):
 # | 7.4 | Six layers, and something is missing | find the bug | 15 | ★★☆ |
 # | 7.5 | A test for a layer | write the test | 30 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 7`
-# says what is wrong, and `course hint 7.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 7` says what is wrong, and `course hint 7.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

@@ -436,9 +436,8 @@ class FeedForward(nn.Module):
 # | 6.4 | Two matrices and a mistake | find the bug | 10 | ★★☆ |
 # | 6.5 | A test for one word at a time | write the test | 15 | ★★☆ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 6`
-# says what is wrong, and `course hint 6.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 6` says what is wrong, and `course hint 6.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

@@ -1028,37 +1028,18 @@ def beam_search(
 # | 12.5 | A test for a search | write the test | 25 | ★★★ |
 # | 12.6 | Beam search | write the block | 45 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 12`
-# says what is wrong, and `course hint 12.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 12` says what is wrong, and `course hint 12.1` gives a hint.
 
 # %% [markdown]
 # ## Summary
 #
 # A translation is written token by token, and because the past never changes, its keys and values
 # are kept: each step computes one position. Greedy search takes the best next token, a beam keeps
-# several beginnings and ranks them with a length penalty, and sampling draws. A better search
-# cannot mend a wrong model.
+# several beginnings and ranks them with a length penalty, and sampling draws.
 #
 # **Write it from memory**: close the chapter and write `decode_position` and `greedy_search`;
-# `check_incremental(IncrementalDecoder)` and `check_greedy(greedy_search)` say whether they are
-# right.
-
-# %% [markdown]
-# ## Exercises
-#
-# |  | exercise | kind | minutes |  |
-# | --- | --- | --- | --- | --- |
-# | 12.1 | Two beams on paper | by hand | 10 | ★☆☆ |
-# | 12.2 | Greedy search | write the block | 20 | ★☆☆ |
-# | 12.3 | Cached is not uncached | find the bug | 20 | ★★☆ |
-# | 12.4 | One position, with a cache | write the block | 25 | ★★☆ |
-# | 12.5 | A test for a search | write the test | 25 | ★★★ |
-# | 12.6 | Beam search | write the block | 45 | ★★★ |
-#
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 12`
-# says what is wrong, and `course hint 12.1` gives the first of three hints.
+# `check_incremental(IncrementalDecoder)` and `check_greedy(greedy_search)` answer.
 
 # %% [markdown]
 # ## Paper and code
@@ -1069,7 +1050,6 @@ def beam_search(
 # | length penalty $\alpha = 0.6$, by $((5 + t)/6)^\alpha$ (section 6.1; Wu et al. 2016) | $t^\alpha$ with $\alpha = 1$: the mean log-probability a token | simpler |
 # | output up to 50 tokens longer than the input (section 6.1) | twice the input, whose length is rounded up to a multiple of 16 | captions are short |
 # | says nothing of a cache | keys and values kept | the same output for a fraction of the work |
-# | averages its last checkpoints (section 6.1) | averaged during training (chapter 11) | nothing is left to do here |
 
 # %% [markdown]
 # **Shapes so far**

@@ -808,9 +808,8 @@ def load_model(folder: str | Path) -> Transformer:
 # | 9.4 | The whole model | write the block | 40 | ★★★ |
 # | 9.5 | A test for a whole model | write the test | 30 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 9`
-# says what is wrong, and `course hint 9.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 9` says what is wrong, and `course hint 9.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

@@ -518,9 +518,8 @@ def head_weights(
 # | 4.4 | The right shape | find the bug | 15 | ★★☆ |
 # | 4.5 | A test for heads | write the test | 25 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 4`
-# says what is wrong, and `course hint 4.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 4` says what is wrong, and `course hint 4.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

@@ -438,9 +438,8 @@ class PositionalEncoding(nn.Module):
 # | 2.4 | Right in training, wrong in use | find the bug | 10 | ★★☆ |
 # | 2.5 | A test for waves | write the test | 15 | ★★☆ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 2`
-# says what is wrong, and `course hint 2.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 2` says what is wrong, and `course hint 2.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

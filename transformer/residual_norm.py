@@ -564,9 +564,8 @@ class PreNorm(PostNorm):
 # | 5.4 | Around the sublayer | find the bug | 10 | ★★☆ |
 # | 5.5 | A test for a norm | write the test | 20 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 5`
-# says what is wrong, and `course hint 5.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 5` says what is wrong, and `course hint 5.1` gives a hint.
 
 # %% [markdown]
 # ## Summary

@@ -733,9 +733,8 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 
 
 # %% [markdown]
-# Does it work? Train 20 steps in one go. Then train 8 steps, write a checkpoint, discard the
-# trainer, and let a new one continue from the checkpoint. Are the weights the same, **bit for
-# bit**?
+# Does it work? Train 20 steps in one go. Then train 8, write a checkpoint, and let a new trainer
+# continue from it. Are the weights the same, **bit for bit**?
 
 # %% tags=["active-ipynb"]
 # import tempfile
@@ -813,15 +812,12 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # - **The scale is logarithmic**: on a linear one all but the first points would lie on the axis.
 # - **Training above validation** is normal: training runs with dropout, and each point is a mean
 #   over earlier, worse steps. Validation runs without dropout and with the averaged weights.
-# - **Both fall**: the model is learning. Both flat: the learning rate is too low, or training is
-#   done.
+# - **Both fall**: the model is learning. Both flat: the rate is too low, or training is done.
 
 # %% [markdown]
-# - **Training falls, validation rises**: the model is memorising the training sentences. `fit`
-#   keeps the model with the lowest validation loss.
+# - **Training falls, validation rises**: it memorises. `fit` keeps the best model on validation.
 # - **A jump, or `nan`**: the learning rate is too high, or the warm-up is too short.
-# - **Compare like with like**: smoothing raises the lowest possible loss, and losses over different
-#   vocabularies have different scales.
+# - **Compare like with like**: smoothing and the vocabulary change the scale of the loss.
 
 # %% [markdown]
 # ### Why a low loss is not yet good output
@@ -888,15 +884,12 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # %% [markdown]
 # ### Real captions after that
 #
-# The same code learns from captions of photographs (chapter 10). Multi30k is downloaded on first
-# use, and half an hour of training on two cores is enough:
+# The same code learns from captions of photographs (chapter 10), which it downloads, in half an
+# hour on two cores. After Ctrl-C, `--resume` continues from the checkpoint.
 #
 # ```
 # python -m transformer train --corpus multi30k --src en --tgt de --minutes 30
-# python -m transformer translate --model multi30k-en-de "A dog runs along the beach."
 # ```
-#
-# If you press Ctrl-C, a checkpoint is written, and `--resume` continues from it.
 
 # %% [markdown]
 # ## What if
@@ -975,9 +968,8 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # | 11.5 | The curve looks strange | find the bug | 15 | ★★☆ |
 # | 11.6 | A test for a loss | write the test | 25 | ★★★ |
 #
-# `python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-# are empty, and the other exercises are at the end of each chapter. In it, `course check 11`
-# says what is wrong, and `course hint 11.1` gives the first of three hints.
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 11` says what is wrong, and `course hint 11.1` gives a hint.
 
 # %% [markdown]
 # ## Summary
@@ -1000,7 +992,6 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # | smoothing 0.1 over the vocabulary (section 5.4) | the padding word gets no share; no smoothing for English→Italian | padding is never right; each sentence has one translation |
 # | mean of the last 5 or 20 checkpoints (section 6.1) | a moving average of the weights, and the best on validation | the same effect, available after every step |
 # | 25,000 source and as many target tokens a batch (section 5.1) | 2,048 or 4,096 tokens on either side, padding included | 29,000 captions are not 4.5 million pairs |
-# | 8 GPUs for 12 hours (base, section 5.2) | two cores for minutes | a course |
 
 # %% [markdown]
 # **Shapes so far**
@@ -1010,7 +1001,6 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # | decoder input, labels | `b t` | (2, 8) each | (64, 8) each |
 # | logits, all positions at once | `b t vocab` | (2, 8, 588) | (64, 8, 37000) |
 # | loss of each token | `b t`, without padding | 12 numbers | at most 512 |
-# | loss | one number | () | () |
 #
 # The model has learned to continue a correct beginning. In [chapter 12](12_inference.ipynb) it gets
 # only a source and writes the translation itself.

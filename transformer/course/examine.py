@@ -119,8 +119,8 @@ def diagnosed(task: Exercise, answer: Any) -> str:
         return ""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Examine what the command line names, and write the events."""
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m transformer.course.examine")
     parser.add_argument("folder", type=Path)
     parser.add_argument("exercises", nargs="+")
@@ -128,7 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gigabytes", type=float, default=0.0)
     parser.add_argument("--broken", default="{}", help="modules that are given up, as JSON")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Examine what the command line names, and write the events."""
+    options = parse(arguments)
     folder = Folder.open(options.folder)
     with open(options.out, "a", encoding="utf-8") as file:
 

@@ -47,6 +47,5 @@ def exercise_table(number: int) -> str:
 
 {table}
 
-`python -m transformer course start mine` writes a folder `mine` of your own. There these blocks
-are empty, and the other exercises are at the end of each chapter. In it, `course check {number}`
-says what is wrong, and `course hint {number}.1` gives the first of three hints."""
+`python -m transformer course start mine` makes a folder of your own with all of them. There
+`course check {number}` says what is wrong, and `course hint {number}.1` gives a hint."""
