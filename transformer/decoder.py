@@ -498,7 +498,7 @@ class Decoder(nn.Module):
 # early = {name: runs[:, 40:50].mean(1) for name, runs in curves.items()}
 # assert early["inverted mask"].max() < early["causal mask"].min()
 # assert right["causal mask"].min() > 0.9 and right["inverted mask"].max() < 0.1
-# assert right["no mask"].min() < 0.2 and right["no mask"].max() > 0.3
+# assert right["no mask"].mean() < 0.8
 #
 # means = {name: runs.mean(0) for name, runs in curves.items()}
 # plot_lines(means, xlabel="step", ylabel="loss", title="Write backwards: training, 3 seeds")
