@@ -855,10 +855,10 @@ def beam_search(
 # %% [markdown]
 # ### Side by side
 #
-# Our translators, even the small one of the example, are certain about nearly every token of this
-# language, so all searches find the same. A search matters where the model is in doubt. So train
-# three models with different seeds, and stop after 160 steps, when they translate a third of the
-# sentences correctly:
+# Our translators, even the small one of the example, are certain of nearly every token of this
+# language, so greedy search and a beam find the same. The search matters where the model is in
+# doubt. So train three models with different seeds, and stop after 160 steps, when they translate a
+# third of the sentences correctly:
 
 # %% tags=["active-ipynb"]
 # from transformer.data import encode, encode_pairs, pad
@@ -1012,9 +1012,9 @@ def beam_search(
 # assert length["without"][3] < length["with the penalty"][3] - 0.03
 
 # %% [markdown]
-# Not without the penalty: beyond a beam of two the translations become shorter, because each token
-# that is left out saves its $-\log p$, and the score falls. A search that is better at finding
-# probable sentences only shows more clearly what *probable* was taken to mean.
+# Not without the penalty. The wider the beam, the shorter the translations, because each token that
+# is left out saves its $-\log p$, and beyond a beam of two the score falls. The search finds what
+# its ranking asks for, and the plain sum asks for short sentences.
 
 # %% [markdown]
 # ## Exercises

@@ -423,8 +423,8 @@ class Trainer:
 
 # %% [markdown]
 # This is `after(11)`. The loss is so low because the model was trained without smoothing on a
-# language that gives each sentence one translation. With smoothing, its certainty would be a
-# mistake.
+# language that gives each sentence one translation. Scored with smoothing, so much certainty is
+# expensive.
 #
 # ### Equal to PyTorch
 #
