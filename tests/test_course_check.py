@@ -97,16 +97,6 @@ def test_a_wrong_value_is_broken_and_a_bug_as_it_was_given_is_empty(half_done) -
     assert share(half_done.values()) == 0
 
 
-def test_a_syntax_error_is_reported_and_never_a_pass(mine: Path, capsys) -> None:
-    for name in CHAPTER[1:]:
-        write(mine, name)
-    write(mine, "3.1", "def attention_weights(q, k, mask=None:\n    return q")
-    assert main(["course", "check", "3", "--folder", str(mine)]) == 1
-    said = capsys.readouterr().out
-    assert "0 of 5 yours · 5 broken" in said
-    assert "invalid syntax: def attention_weights(q, k, mask=None:" in said.replace("\n       ", "")
-
-
 def test_a_missing_notebook_is_no_pass_even_if_its_module_is_there(mine: Path, capsys) -> None:
     for name in CHAPTER:
         write(mine, name)
@@ -224,6 +214,19 @@ def test_passing_in_a_warm_kernel_is_not_passing(mine: Path, examine: Examine) -
     assert "In a fresh process there is only what the module itself" in row.claim
 
 
+def test_a_syntax_error_is_reported_and_never_a_pass(mine: Path, examine: Examine) -> None:
+    write(mine, "3.1", "def attention_weights(q, k, mask=None:\n    return q")
+    row = examine("3.1")["3.1"]
+    assert row.state == "broken"
+    where = r"mine/attention.py, line \d+: .*: def attention_weights\(q, k, mask=None:"
+    assert re.fullmatch(where, row.claim)
+
+
+def test_a_call_of_exit_is_reported(mine: Path, examine: Examine) -> None:
+    write(mine, "3.1", "def attention_weights(q, k, mask=None):\n    raise SystemExit(0)")
+    assert examine("3.1")["3.1"].claim == "it calls sys.exit"
+
+
 def test_what_is_taken_from_the_library_is_not_theirs(mine: Path, examine: Examine) -> None:
     write(mine, "3.1", "from transformer.attention import attention_weights")
     assert states(examine("3.1")) == ["borrowed"]
@@ -334,8 +337,8 @@ def graded(started: Path, tmp_path_factory) -> tuple[dict[str, dict[str, dict]],
         write(place / "ada", name)
     given = (
         ("3.1", "def attention_weights(q, k, mask=None):\n    while True:\n        pass"),
-        ("3.4", "def mended_3_4(q, k, mask=None):\n    import os\n    os._exit(0)"),
-        ("3.5", "def test_3_5(implementation):\n    import sys\n    sys.exit()"),
+        ("3.4", "def mended_3_4(q, k, mask=None):\n    return torch.ones(10**11)"),
+        ("3.5", "def test_3_5(implementation):\n    import os\n    os._exit(0)"),
     )
     for name, text in given:
         write(place / "bob", name, text)
@@ -360,12 +363,12 @@ def test_solutions_pass_with_other_numbers_and_sizes(graded) -> None:
     assert [row["state"] for row in rows["ada"].values()] == ["yours"] * 5
 
 
-def test_what_loops_or_exits_is_a_row_and_the_others_are_graded(graded) -> None:
+def test_what_loops_allocates_or_exits_is_a_row_and_the_others_are_graded(graded) -> None:
     rows, _, said = graded
     bob = rows["bob"]
     assert bob["3.1"]["claim"] == "it did not end within 6 seconds"
-    assert bob["3.4"]["claim"] == "it ended the process with status 0"
-    assert bob["3.5"]["claim"] == "it calls sys.exit"
+    assert "memory" in bob["3.4"]["claim"]
+    assert bob["3.5"]["claim"] == "it ended the process with status 0"
     assert [bob[name]["state"] for name in ("3.2", "3.3")] == ["empty", "empty"]
     assert rows["carol"][""]["state"] == "broken"
     assert said.count("\n") == 3 and "5/5" in said and "not a folder of the course" in said
@@ -377,11 +380,3 @@ def test_the_report_has_a_suite_for_each_folder(graded) -> None:
     found = [(s.get("tests"), s.get("failures"), s.get("skipped")) for s in suites]
     assert found == [("5", "0", "0"), ("5", "3", "2"), ("1", "1", "0")]
     assert suites[1][0].find("failure").get("message") == "it did not end within 6 seconds"
-
-
-def test_allocating_without_end_is_a_row(mine: Path) -> None:
-    pytest.importorskip("resource")
-    text = "def attention_weights(q, k, mask=None):\n    return torch.ones(10**10)"
-    write(mine, "3.1", text)
-    row = running.examine(Folder.open(mine), ["3.1"], Limits(60.0, gigabytes=1.0))[0]
-    assert row.state == "broken" and "memory" in row.claim

@@ -1,11 +1,14 @@
 """A learner's folder: what is written, and that no update or sync loses work."""
 
+import importlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from learners import write
 
 from transformer.course import forms, home, workbook
@@ -257,8 +260,6 @@ def test_missing_and_damaged_notebooks_are_named(mine: Path) -> None:
 
 
 def test_a_notebook_makes_its_package_importable(mine: Path, monkeypatch) -> None:
-    import sys
-
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(mine / "notebooks")
     notebook = mine / "notebooks" / "03_attention.ipynb"
@@ -266,14 +267,33 @@ def test_a_notebook_makes_its_package_importable(mine: Path, monkeypatch) -> Non
     before = notebook.read_bytes()
     try:
         home.use_folder("mine")
-        from mine.attention import answer_3_3  # pyright: ignore
-
-        assert answer_3_3 == [1], "what the notebook holds is used, even if Jupyter did not pair it"
+        attention = importlib.import_module("mine.attention")
+        assert attention.answer_3_3 == [1], "the notebook counts, even if Jupyter did not pair it"
         assert notebook.read_bytes() == before
     finally:
         home.forget("mine")
     with pytest.raises(ValueError, match="no folder yours"):
         home.use_folder("yours")
+
+
+def test_what_is_borrowed_in_a_later_chapter_calls_what_was_written_before(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """The layer of chapter 4 is borrowed, and calls the attention of chapter 3."""
+    old = "    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)\n"
+    path = mine / "attention.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(old, f'    print("mine")\n{old}'), encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(mine)
+    try:
+        home.use_folder("mine")
+        heads = importlib.import_module("mine.multi_head").MultiHeadAttention(4, 2)
+        assert heads.__class__.__module__ == "mine.multi_head"
+        heads(torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    finally:
+        home.forget("mine")
+    assert capsys.readouterr().out == "mine\n"
 
 
 # --- text -----------------------------------------------------------------------------------------

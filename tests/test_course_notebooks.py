@@ -36,26 +36,6 @@ def test_an_untouched_notebook_runs(number: int, started: Path) -> None:
     run(Folder.open(started).notebook(lesson(number)))
 
 
-def test_a_notebook_runs_on_what_the_learner_has_written_before(mine: Path) -> None:
-    """The layer of chapter 4 is borrowed, and calls the attention of chapter 3."""
-    folder = Folder.open(mine)
-    path = folder.module(lesson(3))
-    text = path.read_text(encoding="utf-8")
-    old = "    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)\n"
-    assert old in text
-    path.write_text(text.replace(old, f'    print("mine")\n{old}'), encoding="utf-8")
-    notebook = nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_code_cell('from transformer.course import use_folder\nuse_folder("mine")'),
-        nbformat.v4.new_code_cell(
-            "import torch\nfrom mine.multi_head import MultiHeadAttention\n"
-            "x = torch.ones(1, 2, 4)\n_ = MultiHeadAttention(4, 2)(x, x)"
-        ),
-    ])  # fmt: skip
-    place = mine / "notebooks" / "try.ipynb"
-    nbformat.write(notebook, place)
-    assert run(place) == "mine\n"
-
-
 @pytest.mark.slow
 def test_with_every_solution_the_whole_course_is_theirs(mine: Path) -> None:
     names = [one.id for one in all_exercises()]
