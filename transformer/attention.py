@@ -107,7 +107,9 @@ from torch import Tensor
 
 # %% [markdown]
 # The factor in front of $V$ gets a function of its own, because the weights are what we will plot.
-# A mask says which keys a query may use: `True` means *may attend*.
+# A mask says which keys a query may use: `True` means *may attend*. In the signature, `...` stands
+# for any further axes, and `#q` for an axis that may also have length 1, as in a mask that is the
+# same for all queries.
 
 
 # %% tags=["exercise"]

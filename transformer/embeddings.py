@@ -251,8 +251,8 @@ class TokenEmbedding(nn.Module):
 # %% [markdown]
 # Whether this works depends on the **initialisation**. The next cell starts a table of 8000 words
 # in three ways and multiplies each by $\sqrt{512}$. (*Xavier*'s initialisation chooses the size
-# from the number of rows and columns.) Guessing among 8000 words costs $\ln 8000 = 9.0$. Which
-# table starts close to that loss?
+# from the number of rows and columns, chapter 4.) Guessing among 8000 words costs $\ln 8000 = 9.0$.
+# Which table starts close to that loss?
 
 # %% tags=["active-ipynb"]
 # torch.manual_seed(0)
@@ -347,11 +347,11 @@ class TokenEmbedding(nn.Module):
 # %% [markdown]
 # ## What if
 #
-# What if the root is left out? A small network is given a word and its position, and must name the
-# word that follows it in a fixed list of 100. Everything else stays the same: the width is 256, the
-# seed and the learning rate are equal, and the output is read from the same table. As a control,
-# two separate tables without a root: one of size 1 for the input and one of size $1/16$ for the
-# output.
+# What if the root is left out? A small network, trained with *Adam* (an optimiser, chapter 11), is
+# given a word and its position, and must name the word that follows it in a fixed list of 100.
+# Everything else stays the same: the width is 256, the seed and the learning rate are equal, and
+# the output is read from the same table. As a control, two separate tables without a root: one of
+# size 1 for the input and one of size $1/16$ for the output.
 
 
 # %% tags=["active-ipynb"]

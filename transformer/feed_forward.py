@@ -116,7 +116,7 @@ from torch import Tensor, nn
 # %% [markdown]
 # ## The definition
 #
-# For a row $x$ of $d_{model}$ features, and a wider layer of $d_{ff}$ in between,
+# For a row $x$ of $d_\text{model}$ features, and a wider layer of $d_\text{ff}$ in between,
 #
 # $$\operatorname{FFN}(x) = \max(0,\; x W_1 + b_1)\, W_2 + b_2$$
 #
@@ -443,9 +443,10 @@ class FeedForward(nn.Module):
 # ## Summary
 #
 # Attention mixes values and is linear in them; the feed-forward block transforms each word on its
-# own, by two linear layers with a ReLU between them, $d_{model}$ to $d_{ff}$ and back. Without the
-# ReLU the two layers would be one. The block holds two thirds of an encoder layer's parameters and
-# works like a memory of patterns; in the example, about one in ten matches at a word.
+# own, by two linear layers with a ReLU between them, $d_\text{model}$ to $d_\text{ff}$ and back.
+# Without the ReLU the two layers would be one. The block holds two thirds of an encoder layer's
+# parameters and works like a memory of patterns; in the example, about one in ten matches at a
+# word.
 #
 # **Write it from memory**: close the chapter and write `FeedForward`;
 # `check_feed_forward(FeedForward)` says whether it is right.

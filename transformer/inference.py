@@ -960,8 +960,16 @@ def beam_search(
 # one, and no search can mend that.
 
 # %% [markdown]
-# **BLEU** counts the words, pairs, triples and quadruples of words that a translation shares with
-# its reference, so it also says how wrong a wrong translation is. For the translator of chapter 11:
+# **BLEU** (Papineni et al. 2002) also says how wrong a wrong translation is. Over the whole test
+# set, $p_n$ is the share of the $n$-grams (runs of $n$ words) in the translations that their
+# references have, too, each counted at most as often as there. With $c$ words in all translations
+# and $r$ in all references,
+#
+# $$\text{BLEU} = 100 \cdot \min(1,\, e^{1 - r/c}) \cdot (p_1\, p_2\, p_3\, p_4)^{1/4}$$
+#
+# The factor in the middle lowers the score of translations that are too short. **chrF** compares
+# runs of 1 to 6 characters, so a wrong ending costs less than a wrong word. Both go from 0 to 100.
+# For the translator of chapter 11:
 
 # %% tags=["active-ipynb"]
 # from transformer.metrics import scores

@@ -550,7 +550,9 @@ def init_weights(module: nn.Module) -> None:
 
 # %% [markdown]
 # So look at the first loss of every training run: if it is far from $\ln(\text{vocab}) + \frac12$,
-# the model has a mistake. Rows drawn from $\mathcal{N}(0, 1)$, a common one, make the logits
+# the model probably has a mistake. (In a model of one or two layers the state still resembles the
+# token that was just read, whose own score is then high: the small one of chapter 11 starts more
+# than 1 above.) Rows drawn from $\mathcal{N}(0, 1)$, a common one, make the logits
 # $\sqrt{512} = 22.6$ times larger, and the model is certain and wrong:
 
 # %% tags=["active-ipynb"]
@@ -816,8 +818,8 @@ def load_model(folder: str | Path) -> Transformer:
 #
 # The model embeds both sentences with one table, encodes the source, decodes the target so far, and
 # reads the same table backwards for a score of every next token. It makes the masks from the ids
-# and returns logits; softmax belongs to the loss and to decoding. A new model's first loss is about
-# $\ln(\text{vocab}) + \frac12$, and anything else means a mistake.
+# and returns logits; softmax belongs to the loss and to decoding. With several layers, a new
+# model's first loss is about $\ln(\text{vocab}) + \frac12$; a value far from it points to a mistake.
 #
 # **Write it from memory**: close the chapter and write `Transformer` from `TokenEmbedding`,
 # `PositionalEncoding`, `Encoder` and `Decoder`; `check_model(Transformer)` says whether it is

@@ -108,15 +108,19 @@ from transformer.attention import attention, attention_weights
 # = \operatorname{Concat}(\text{head}_1, \dots, \text{head}_h)\, W^O$$
 #
 # Queries come from $X$, keys and values from $M$, the *memory*; in self-attention they are the
-# same. Each matrix of a head goes from $d_{model} = 512$ features to $d_{head} = 512 / 8 = 64$.
+# same. Each matrix of a head goes from $d_\text{model} = 512$ features to
+# $d_\text{head} = 512 / 8 = 64$.
 
 # %% [markdown]
 # ![x becomes q, k and v; each is cut into eight coloured pieces, one for each head; the heads' results are joined and pass through w_o](../figures/04_heads.svg)
 #
 # Eight matrices of $512 \times 64$ side by side are one of $512 \times 512$: one `nn.Linear` serves
-# all heads, and its result is split afterwards. `project_kv` and `attend` are separate methods
-# because chapter 12 keeps keys and values from one step to the next. The attention function is an
-# argument, so that a faster function with the same result can be passed in, as chapter 15 does.
+# all heads, and its result is split afterwards. Its weights start from **Xavier**'s initialisation
+# (Glorot and Bengio 2010), with variance $2 / (\text{inputs} + \text{outputs})$, so that vectors
+# and gradients keep about their size from layer to layer. `project_kv` and `attend` are separate
+# methods because chapter 12 keeps keys and values from one step to the next. The attention function
+# is an argument, so that a faster function with the same result can be passed in, as chapter 15
+# does.
 
 
 # %% tags=["exercise"]
@@ -266,9 +270,9 @@ def head_weights(
 # %% [markdown]
 # ### What does it cost?
 #
-# For $t$ tokens, the four linear layers need $4\,t\,d_{model}^2$ multiplications. Each head needs
-# $t^2 d_{head}$ for its scores and as many for mixing. All $h$ heads together need
-# $2\,t^2\,h\,d_{head} = 2\,t^2 d_{model}$, in which the number of heads no longer occurs.
+# For $t$ tokens, the four linear layers need $4\,t\,d_\text{model}^2$ multiplications. Each head
+# needs $t^2 d_\text{head}$ for its scores and as many for mixing. All $h$ heads together need
+# $2\,t^2\,h\,d_\text{head} = 2\,t^2 d_\text{model}$, in which the number of heads no longer occurs.
 #
 # PyTorch can count operations; a multiplication with its addition counts as two. The counter does
 # not know every fused kernel, so we pass in a function that computes the two steps separately. How
@@ -402,8 +406,8 @@ def head_weights(
 
 # %% [markdown]
 # In head 3, *i*, *love* and *you* attend to *i* alone: who is it that loves? A map does not say
-# whether the model needs a head. So remove one, by setting its columns of $W^O$ to 0, and translate.
-# Which head will *love* miss, and which will the colour in *a red car* miss?
+# whether the model needs a head. So remove one, by setting its columns of $W^O$ to 0, and
+# translate. Which head will *love* miss, and which will the colour in *a red car* miss?
 
 # %% tags=["active-ipynb"]
 # from transformer.data import decode, encode, pad
@@ -492,8 +496,8 @@ def head_weights(
 # %% [markdown]
 # The sum, because a mean times two is a sum. The difference needs a minus sign, and the weights of
 # a head are never negative; its matrices could change the sign, but only for both words at once. So
-# one head explains half of the variance, and two heads explain all of it. Without $W^O$ the second head
-# cannot write to the features that are read. What did the two heads learn to look at?
+# one head explains half of the variance, and two heads explain all of it. Without $W^O$ the second
+# head cannot write to the features that are read. What did the two heads learn to look at?
 
 # %% tags=["active-ipynb"]
 # x = torch.cat([torch.zeros(1, 7, 7), torch.eye(7)[None]], dim=-1)
@@ -538,7 +542,7 @@ def head_weights(
 # | the paper | here | why |
 # |---|---|---|
 # | $W^Q_i, W^K_i, W^V_i$ for each head ([section 3.2.2](https://arxiv.org/abs/1706.03762)) | one matrix each for all heads, then a split | the same numbers, and one product |
-# | $d_k$ and $d_v$, both $d_{\text{model}}/h$ | one size, $d_{head}$ | they differ only in table 3 (row B) |
+# | $d_k$ and $d_v$, both $d_\text{model}/h$ | one size, $d_\text{head}$ | they differ only in table 3 (row B) |
 # | no biases in the equations | biases, 0 at first | as in PyTorch's layer, so that weights can be copied both ways |
 # | does not mention initialisation | Xavier for each of the four | keeps the variance from layer to layer |
 

@@ -150,12 +150,12 @@ from torch import Tensor, nn
 # %% [markdown]
 # ## The definition
 #
-# For a vector $x$ with mean $\mu$ and variance $\sigma^2$ over its $d_{model}$ features,
+# For a vector $x$ with mean $\mu$ and variance $\sigma^2$ over its $d_\text{model}$ features,
 #
 # $$\operatorname{LayerNorm}(x) = \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} \odot g + b$$
 #
-# $$\mu = \frac{1}{d_{model}} \sum_i x_i
-# \qquad \sigma^2 = \frac{1}{d_{model}} \sum_i (x_i - \mu)^2$$
+# $$\mu = \frac{1}{d_\text{model}} \sum_i x_i
+# \qquad \sigma^2 = \frac{1}{d_\text{model}} \sum_i (x_i - \mu)^2$$
 #
 # with the gain $g$ and the bias $b$, multiplied and added feature by feature. The small
 # $\varepsilon$ is for a vector whose features are all equal: without it, the fraction would be
@@ -363,8 +363,9 @@ class PreNorm(PostNorm):
 # Many hand-written norms, that of The Annotated Transformer among them, divide by
 # `x.std(-1, keepdim=True) + eps`. This looks right and it trains, but it is wrong twice.
 #
-# First, PyTorch's `std` divides by $d_{model} - 1$ unless told otherwise. The result is too small
-# by a factor of $\sqrt{(d_{model}-1)/d_{model}}$. At which width would you look for this?
+# First, PyTorch's `std` divides by $d_\text{model} - 1$ unless told otherwise. The result is too
+# small by a factor of $\sqrt{(d_\text{model}-1)/d_\text{model}}$. At which width would you look for
+# this?
 
 # %% tags=["active-ipynb"]
 # def homemade(x, eps=1e-5, correction=1):
@@ -572,9 +573,9 @@ class PreNorm(PostNorm):
 #
 # The sum gives input and gradient a path around every layer, and the norm keeps the numbers small;
 # a deep stack needs both. The norm uses the mean and variance of one word's features, divided by
-# $d_{model}$ and with $\varepsilon$ inside the root. Post-norm, the paper's order, gives every last
-# layer its full effect but needs warm-up; pre-norm trains more easily, and its late layers count
-# less.
+# $d_\text{model}$ and with $\varepsilon$ inside the root. Post-norm, the paper's order, gives every
+# last layer its full effect but needs warm-up; pre-norm trains more easily, and its late layers
+# count less.
 #
 # **Write it from memory**: close the chapter and write `layer_norm` and `PostNorm`;
 # `check_layer_norm(layer_norm)` and `check_residual(PostNorm)` say whether they are right.

@@ -93,7 +93,8 @@ from transformer.model import Transformer
 #
 # Take a vocabulary of 5. After *c'è un* the model gives these probabilities, and the right word is
 # *gatto*. **Cross-entropy** is $-\log$ of the probability of the right word:
-# $-\log \frac12 = \log 2$, which is one bit, or 0.69 *nats* in natural logarithms.
+# $-\log \frac12 = \log 2$, which is one bit, or 0.69 *nats* in natural logarithms. (Elsewhere in
+# this chapter $\log$ is the natural logarithm, as in code.)
 
 # %% tags=["active-ipynb"]
 # vocabulary = ["<pad>", "il", "un", "gatto", "tappeto"]
@@ -407,8 +408,8 @@ class Trainer:
 #
 # ### The running example
 #
-# The new model of the beginning guessed among 588 tokens, and $\log 588 = 6.4$. Chapter 9 left us
-# the logits of the trained model, `after(9)`. With what loss?
+# An even guess among 588 tokens has a loss of $\log 588 = 6.4$. Chapter 9 left us the logits of the
+# trained model, `after(9)`. With what loss?
 
 # %% tags=["active-ipynb"]
 # logits = after(9)
@@ -822,7 +823,7 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # %% [markdown]
 # ### Why a low loss is not yet good output
 #
-# Stop a run early, after 150 steps, when the validation loss has fallen from 6.4 to about 1.6:
+# Stop a run early, after 150 steps, when the validation loss is down to about 1.5:
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # torch.manual_seed(0)
