@@ -699,8 +699,7 @@ def beam_search(
 
 # %% [markdown]
 # Without a cache the cost grows with the square of the length, with it in proportion to the length.
-# (The memory is computed in both. Attention still reads all keys, but at these lengths that costs
-# little.)
+# (The memory is computed in both. Attention still reads all keys, but so few cost little.)
 
 # %% [markdown]
 # **A beam of one is greedy search**, and the score is the **true log-probability**: let the model
@@ -844,10 +843,9 @@ def beam_search(
 
 # %% [markdown]
 # For *gatto* the model attends to *cat* and for *tappeto* to *mat*, for *sul* to both words that it
-# stands for, *on* and *the*, and for the three tokens of *c'è* mostly to *there*. It has learned
-# this alignment from sentence pairs alone. For *un* the heads differ: some attend to *a*, the
-# article, others to *cat*, which decides between *un* and *una*. (Trained on another machine, the
-# heads may divide the work differently.) Here is their mean:
+# stands for, *on* and *the*, and for the three tokens of *c'è* mostly to *there*. For *un* heads
+# differ: some attend to *a*, the article, others to *cat*, which decides between *un* and *una*.
+# (Trained on another machine, the heads may divide the work differently.) Here is their mean:
 
 # %% tags=["active-ipynb"]
 # plot_attention(weights.mean(0), queries=rows, keys=columns, title="The mean of the four heads")
@@ -883,8 +881,7 @@ def beam_search(
 
 # %% [markdown]
 # They translate 200 sentences of the test split by greedy search, with a beam of five, and by
-# sampling in four ways. Which way has the largest share of translations that equal the reference,
-# and which the smallest?
+# sampling in four ways. Which has the largest share of exact translations, and which the smallest?
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # from statistics import mean
@@ -961,15 +958,10 @@ def beam_search(
 
 # %% [markdown]
 # **BLEU** (Papineni et al. 2002) also says how wrong a wrong translation is. Over the whole test
-# set, $p_n$ is the share of the $n$-grams (runs of $n$ words) in the translations that their
-# references have, too, each counted at most as often as there. With $c$ words in all translations
-# and $r$ in all references,
-#
-# $$\text{BLEU} = 100 \cdot \min(1,\, e^{1 - r/c}) \cdot (p_1\, p_2\, p_3\, p_4)^{1/4}$$
-#
-# The factor in the middle lowers the score of translations that are too short. **chrF** compares
-# runs of 1 to 6 characters, so a wrong ending costs less than a wrong word. Both go from 0 to 100.
-# For the translator of chapter 11:
+# set, $p_n$ is the share of the translations' $n$-grams (runs of $n$ words) that the references
+# have, too, and as often. The score is $100\,(p_1\,p_2\,p_3\,p_4)^{1/4}$, times $e^{1 - r/c}$ if
+# the translations have fewer words, $c$, than the references, $r$. **chrF** compares runs of 1 to 6
+# characters. For the translator of chapter 11:
 
 # %% tags=["active-ipynb"]
 # from transformer.metrics import scores

@@ -93,8 +93,7 @@ from transformer.model import Transformer
 #
 # Take a vocabulary of 5. After *c'è un* the model gives these probabilities, and the right word is
 # *gatto*. **Cross-entropy** is $-\log$ of the probability of the right word:
-# $-\log \frac12 = \log 2$, which is one bit, or 0.69 *nats* in natural logarithms. (Elsewhere in
-# this chapter $\log$ is the natural logarithm, as in code.)
+# $-\log \frac12 = \log 2$, which is one bit, or 0.69 *nats* with the natural logarithm, our $\log$.
 
 # %% tags=["active-ipynb"]
 # vocabulary = ["<pad>", "il", "un", "gatto", "tappeto"]
