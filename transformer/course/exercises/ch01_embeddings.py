@@ -55,25 +55,25 @@ EXERCISES: list[Exercise] = [
         task=r"""
 Write `TokenEmbedding(vocab_size, d_model)`.
 
-- It has one parameter, `weight`: the table, `v d`, with one row for each token of the vocabulary.
-  Its numbers start as random numbers from $\mathcal{N}(0, 1/d)$, so their standard deviation is
-  $1/\sqrt d$.
-- `forward` gets `ids`, whole numbers `b t`, and returns `b t d`: for each id its row, times
-  $\sqrt d$.
+- It has one parameter, `weight`: the table, `vocab d_model`, with one row for each token of the
+  vocabulary. Its numbers start as random numbers from $\mathcal{N}(0, 1/d_\text{model})$, so their
+  standard deviation is $1/\sqrt{d_\text{model}}$.
+- `forward` gets `ids`, whole numbers `b t`, and returns `b t d_model`: for each id its row, times
+  $\sqrt{d_\text{model}}$.
 - Do not write a loop, and do not build one-hot vectors.
 """,
         hints=(
             "A lookup is an index into a tensor, and `F.embedding(ids, table)` is the same. The "
-            "numbers 1/√d (in the constructor) and √d (in forward) belong together: their product "
-            "is 1. `torch.randn` draws numbers of standard deviation 1.",
-            "`weight` is `v d`, wrapped in `nn.Parameter`. `ids` is `b t`, and indexing puts a row "
-            "of `d` numbers in the place of every id: `b t d`. The width d is "
-            "`self.weight.shape[-1]`.",
+            "numbers 1/√d_model (in the constructor) and √d_model (in forward) belong together: "
+            "their product is 1. `torch.randn` draws numbers of standard deviation 1.",
+            "`weight` is `vocab d_model`, wrapped in `nn.Parameter`. `ids` is `b t`, and indexing "
+            "puts a row of `d_model` numbers in the place of every id: `b t d_model`. The width "
+            "is `self.weight.shape[-1]`.",
         ),
         why=r"""
 What goes into the model has entries of size 1, next to positions of size 0.71. What stands in the
-table has entries of size $1/\sqrt d$, as chapter 9 needs it when it reads the table backwards to
-get logits of size 1. One table can serve both only because of the factor between them.
+table has entries of size $1/\sqrt{d_\text{model}}$, as chapter 9 needs it when it reads the table
+backwards to get logits of size 1. One table can serve both only because of the factor between them.
 
 `nn.Embedding` draws its rows from $\mathcal{N}(0, 1)$. With the factor $\sqrt{512} = 22.6$ on top,
 and the table tied to the output, a model of 8,000 words starts with a loss of about 86. To guess
@@ -140,7 +140,7 @@ Write down your four numbers first. Then run the cell below.
             "are looked up, and on no other. On which rows does a softmax over all 20 words "
             "depend?",
             "`ids` is `b t` = 2×8 with 14 different ids: seven words and five words, `</s>` and "
-            "`<pad>`. The logits are `b t v` = 2×8×20, one for each row of the table.",
+            "`<pad>`. The logits are `b t vocab` = 2×8×20, one for each row of the table.",
         ),
         why="""
 From the input, a rare word is trained only when it occurs. From the output, every word is trained
@@ -160,7 +160,7 @@ loss, and chapter 8 hides it from attention.
         trains="the two uses of a tied table, with and without the root",
         form="seven numbers: the four features of mat, then the logits of cat, mat and on",
         task=r"""
-A table with $d = 4$ has these rows:
+A table with $d_\text{model} = 4$ has these rows:
 
 | word | row |
 |---|---|
@@ -174,22 +174,24 @@ A table with $d = 4$ has these rows:
 """,
         solution=solution_1_3,
         mistakes={
-            "The row comes as it is: the layer multiplies it by √d, here √4 = 2.": (
+            "The row comes as it is: the layer multiplies it by √d_model, here √4 = 2.": (
                 solution_1_3(at_input=1.0)
             ),
-            "The row is multiplied by d = 4: the factor is √d.": solution_1_3(at_input=4.0),
+            "The row is multiplied by d_model = 4: the factor is √d_model.": solution_1_3(
+                at_input=4.0
+            ),
             "The row is divided by √d: multiply.": solution_1_3(at_input=0.5),
-            "The logits are multiplied by √d once more: at the output, the table's rows are used "
-            "as they are.": solution_1_3(at_output=2.0),
+            "The logits are multiplied by √d_model once more: at the output, the table's rows are "
+            "used as they are.": solution_1_3(at_output=2.0),
             "The logits are divided by √d: that is attention's divisor, and the output has none.": (
                 solution_1_3(at_output=0.5)
             ),
         },
         hints=(
-            "First pick a row and multiply it by √d. Then compare the result with all three rows "
-            "by dot products. The root is used on one of the two ways only.",
-            "$x$ is `d` = 4 numbers, $E$ is `v d` = 3×4, and $x E^\\top$ is `v` = 3 numbers, one "
-            "for each word.",
+            "First pick a row and multiply it by √d_model. Then compare the result with all three "
+            "rows by dot products. The root is used on one of the two ways only.",
+            "$x$ is `d_model` = 4 numbers, $E$ is `vocab d_model` = 3×4, and $x E^\\top$ is "
+            "`vocab` = 3 numbers, one for each word.",
         ),
         why=r"""
 *mat* went in, and *mat* has the highest logit, because a row agrees best with itself. A model with
@@ -235,14 +237,15 @@ Find the mistake in the class below and repair it. The result must pass `check_e
         hints=(
             "Make one with 1,000 words and 64 features. Compare two standard deviations with those "
             "of the definition: that of the table, and that of what `forward` returns.",
-            "`weight` is `v d`, with standard deviation 1/√d. The result is `b t d`, with standard "
-            "deviation 1, at every size of vocabulary and every width.",
+            "`weight` is `vocab d_model`, with standard deviation 1/√d_model. The result is "
+            "`b t d_model`, with standard deviation 1, at every size of vocabulary and every "
+            "width.",
         ),
         why=r"""
 Shapes were right, the lookup was right, and only a factor was missing or too much. Such a mistake
 is found by one line: print the standard deviation of what a layer returns, once, before training.
-The first loss is the other line that is worth it. It should be near $\ln v$, the cost of guessing
-among $v$ words; 86 instead of 9.0 means that something is very sure, and wrong.
+The first loss is the other line that is worth it. It should be near $\ln(\text{vocab})$, the cost
+of guessing among all words; 86 instead of 9.0 means that something is very sure, and wrong.
 """,
     ),
 ]

@@ -58,10 +58,10 @@ EXERCISES: list[Exercise] = [
         target="sinusoidal_positions",
         check="check_positions",
         task=r"""
-Write `sinusoidal_positions(n_positions, d_model)`, the table `t d` of the equation above:
+Write `sinusoidal_positions(n_positions, d_model)`, the table `t d_model` of the equation above:
 
 $$P_{t,\,2i} = \sin(\omega_i t) \qquad P_{t,\,2i+1} = \cos(\omega_i t)
-\qquad \omega_i = 10000^{-2i/d}$$
+\qquad \omega_i = 10000^{-2i/d_\text{model}}$$
 
 - Row 0 is position 0. Sines and cosines alternate: $0, 1, 0, 1, \dots$ in row 0.
 - An odd width is allowed. It ends with a sine, whose cosine has no place.
@@ -72,16 +72,16 @@ $$P_{t,\,2i} = \sin(\omega_i t) \qquad P_{t,\,2i+1} = \cos(\omega_i t)
             "There are half as many frequencies as features. Make them first, from the even "
             "numbers 0, 2, 4, … Then every position times every frequency gives all angles at "
             "once. Two assignments put the sines and the cosines into an empty table.",
-            "`even` is `d/2` numbers, rounded up, and so is `frequency`. The angles are `t d/2`, "
-            '`einsum(positions, frequency, "t, d -> t d")`. `table[:, 0::2]` has the same shape; '
-            "`table[:, 1::2]` has one column fewer if the width is odd.",
+            "`even` is `d_model / 2` numbers, rounded up, and so is `frequency`. The angles are "
+            '`t i`, `einsum(positions, frequency, "t, i -> t i")`. `table[:, 0::2]` has the same '
+            "shape; `table[:, 1::2]` has one column fewer if the width is odd.",
         ),
         why=r"""
 A sine and its cosine share one frequency, so together they are the tip of a clock hand. That is
 what makes a shift by three positions the same rotation everywhere. If each of the features had a
-frequency of its own, as in code that writes the exponent as $i/d$ for every feature $i$, the table
-would look almost the same in a picture. But the dot product of two rows would depend on where they
-are, and not only on their distance.
+frequency of its own, as in code that writes the exponent as $i/d_\text{model}$ for every feature
+$i$, the table would look almost the same in a picture. But the dot product of two rows would depend
+on where they are, and not only on their distance.
 
 Interleaved or in halves is a mere convention for a new model, since the next layer can learn from
 either. For weights that were trained elsewhere it is not: each feature would be read by the wrong
@@ -99,10 +99,10 @@ weights.
         task="""
 Write the module `PositionalEncoding(d_model, max_len)`.
 
-- Its constructor computes `table`, `t d` with `max_len` rows. The table must move with the model
-  when it is sent to a GPU, but it is neither trained nor saved.
-- `forward(x, start=0)` gets `x`, `b t d`, and adds the rows start, start + 1, … to the words of
-  every sentence.
+- Its constructor computes `table`, `t d_model` with `max_len` rows. The table must move with the
+  model when it is sent to a GPU, but it is neither trained nor saved.
+- `forward(x, start=0)` gets `x`, `b t d_model`, and adds the rows start, start + 1, … to the words
+  of every sentence.
 - Positions beyond the table raise a `ValueError` that names the length and `max_len`.
 """,
         hints=(
@@ -110,14 +110,14 @@ Write the module `PositionalEncoding(d_model, max_len)`.
             "attribute does neither, and a buffer moves without being trained: "
             "`register_buffer`, with `persistent=False` so that it is not saved. In `forward`, "
             "only a slice of the table is needed.",
-            "`x` is `b t d`, so the number of words is `x.shape[1]`. The slice of the table is "
-            "`t d`, and it broadcasts over the batch.",
+            "`x` is `b t d_model`, so the number of words is `x.shape[1]`. The slice of the table "
+            "is `t d_model`, and it broadcasts over the batch.",
         ),
         why="""
-Code with time in front, `t b d`, slices the table by `x.size(0)`; PyTorch's tutorial *Language
-Modeling with nn.Transformer* does so, and there it is right. With the batch in front, the same line
-runs without an error, and gives every word of sentence 3 the position 3. Write the axis that you
-mean, and test with a batch whose size is not the number of words.
+Code with time in front, `t b d_model`, slices the table by `x.size(0)`; PyTorch's tutorial
+*Language Modeling with nn.Transformer* does so, and there it is right. With the batch in front, the
+same line runs without an error, and gives every word of sentence 3 the position 3. Write the axis
+that you mean, and test with a batch whose size is not the number of words.
 
 A slice of a tensor never complains: `table[18:23]` of 20 rows has two. For a batch of one word the
 sum would even broadcast. That is why the length is compared before the slice is taken.
@@ -145,8 +145,8 @@ Write down your five answers first. Then run the cell below.
 """,
         solution=solution_2_3,
         mistakes={
-            "Item 2: the frequencies are 10000^(-2i/d), so they depend on the width. With half the "
-            "features, every second hand is left, not the first half of them.": [
+            "Item 2: the frequencies are 10000^(-2i/d_model), so they depend on the width. With "
+            "half the features, every second hand is left, not the first half of them.": [
                 True,
                 True,
                 True,
@@ -176,8 +176,8 @@ Write down your five answers first. Then run the cell below.
             "Each pair of features is a clock hand of length 1. Rows compare hand by hand: the dot "
             "product of two hands is the cosine of the angle between them. The first hand turns by "
             "1 radian per position, and a full turn is 6.28 radians.",
-            "A row is `d` = 24 numbers, or 12 hands with two numbers each. The mean over the words "
-            "goes from `t d` to `d`, and a sum has no order.",
+            "A row is `d_model` = 24 numbers, or 12 hands with two numbers each. The mean over "
+            "the words goes from `t d_model` to `d_model`, and a sum has no order.",
         ),
         why=r"""
 Every row has length $\sqrt{12}$, and dot products depend on distance alone: no position is special.
@@ -235,8 +235,8 @@ table, and move with the model.
             "Give it zeros, so that only positions are left. Is row t of every sentence row t of "
             "the table? And row start + t with a `start`? What happens just beyond the table, and "
             "what does `list(module.parameters())` show?",
-            "`x` is `b t d` and the table `t d`. What is added has the axis `t` of `x`; it is the "
-            "slice from `start` to `start + t`.",
+            "`x` is `b t d_model` and the table `t d_model`. What is added has the axis `t` of "
+            "`x`; it is the slice from `start` to `start + t`.",
         ),
         why="""
 In training the module always sees a whole sentence that begins at 0, on one device, with a length
@@ -267,8 +267,8 @@ along with it: use row 0, a property that holds in every row, and numbers from a
         hints=(
             "Row 0 is known without a calculator. For all other rows: what do the square of a sine "
             "and the square of its cosine sum to? And which widths must work?",
-            "The table is `t d`. `table[:, 0::2]` and `table[:, 1::2]` are both `t d/2`: column i "
-            "of one belongs to column i of the other.",
+            "The table is `t d_model`. `table[:, 0::2]` and `table[:, 1::2]` are both `t i` with "
+            "i = `d_model / 2`: column i of one belongs to column i of the other.",
         ),
         why=r"""
 Row 0 finds tables that begin with position 1, and those with all sines first. It cannot find a

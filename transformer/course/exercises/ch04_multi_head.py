@@ -24,9 +24,10 @@ from transformer.multi_head import MultiHeadAttention
 def solution_4_2() -> list[int]:
     """Number all features of a sentence, split them in both ways, and look for one of them."""
     in_memory = torch.arange(8 * 24)
-    x = rearrange(in_memory, "(t d) -> t d", t=8)
-    by_name = rearrange(x, "t (h d) -> h t d", h=4)
-    by_view = rearrange(in_memory, "(h t d) -> h t d", h=4, t=8)  # what x.view(4, 8, 6) gives
+    x = rearrange(in_memory, "(t d_model) -> t d_model", t=8)
+    by_name = rearrange(x, "t (h d_head) -> h t d_head", h=4)
+    # What x.view(4, 8, 6) gives:
+    by_view = rearrange(in_memory, "(h t d_head) -> h t d_head", h=4, t=8)
     return [n for split in (by_name, by_view) for n in (split == x[3, 13]).nonzero()[0].tolist()]
 
 
@@ -39,7 +40,8 @@ def solution_4_3() -> list[bool]:
     x = torch.randn(2, 8, 24, generator=draw)
     weights = torch.randn(4, 24, 24, generator=draw) / 5
     order = rearrange(
-        rearrange(torch.arange(24), "(h d) -> h d", h=4)[[2, 0, 3, 1]], "h d -> (h d)"
+        rearrange(torch.arange(24), "(h d_head) -> h d_head", h=4)[[2, 0, 3, 1]],
+        "h d_head -> (h d_head)",
     )
 
     def result(change: Callable[..., object] = id, n_heads: int = 4) -> Tensor:
@@ -125,12 +127,12 @@ Write `MultiHeadAttention(d_model, n_heads, attention_fn=attention)`.
             "All heads are computed at once. One matrix serves them all, and its result is cut "
             "into pieces that are next to each other: the first piece belongs to head 0. Then the "
             "heads become an axis in front of time, where `attention` treats them like a batch.",
-            '`split_heads`: `rearrange(x, "b t (h d) -> b h t d", h=self.n_heads)`. `attention_fn` '
-            "gets `b h q d`, `b h k d` and `b h k d`, and returns `b h q d`. Then back to "
-            "`b q (h d)`, and through `w_o`.",
+            '`split_heads`: `rearrange(x, "b t (h d_head) -> b h t d_head", h=self.n_heads)`. '
+            "`attention_fn` gets `b h q d_head`, `b h k d_head` and `b h k d_head`, and returns "
+            "`b h q d_head`. Then back to `b q (h d_head)`, and through `w_o`.",
         ),
         why="""
-`view(b, h, t, d)` has the right shape at once, and the wrong content. Of the 32 pieces of a
+`view(b, h, t, d_head)` has the right shape at once, and the wrong content. Of the 32 pieces of a
 sentence with 8 words and 4 heads, only the first and the last come to stand where they belong; head
 0 gets words 0 and 1, and nothing else. The model still learns something from such pieces. But word
 0 then holds parts of later words, so a causal mask no longer hides the future: the loss looks
@@ -150,12 +152,12 @@ else would notice.
         form="six numbers: head, position and feature by rearrange, then the same three by view",
         task="""
 `x` is one sentence of 8 words with 24 features, `t d_model` = 8×24. It is split into 4 heads of 6
-features, `h t d` = 4×8×6. Everything counts from 0.
+features, `h t d_head` = 4×8×6. Everything counts from 0.
 
 Follow the number `x[3, 13]`, feature 13 of word 3. At which head, position and feature does it
 arrive
 
-1. by `rearrange(x, "t (h d) -> h t d", h=4)`,
+1. by `rearrange(x, "t (h d_head) -> h t d_head", h=4)`,
 2. by `x.view(4, 8, 6)`, which keeps all numbers in the order in which they are stored, row by row?
 """,
         solution=solution_4_2,
@@ -170,14 +172,14 @@ arrive
             ],
             "By view, nothing moves in memory. Count how many numbers come before x[3, 13], and "
             "fill 4×8×6 with them in order.": [2, 3, 1, 2, 3, 1],
-            "A head takes features that are next to each other, (h d): features 0 to 5 are head 0. "
-            "You have dealt them out one by one, (d h).": [1, 3, 3, 1, 6, 1],
+            "A head takes features that are next to each other, (h d_head): features 0 to 5 are "
+            "head 0. You have dealt them out one by one, (d_head h).": [1, 3, 3, 1, 6, 1],
         },
         hints=(
             "For rearrange, only the 24 features are cut up: 13 = 2 · 6 + 1. For view, the number "
             "is found by counting: 3 whole rows of 24 come before it, and 13 more numbers.",
-            "In `h t d` = 4×8×6, one head has 8 · 6 = 48 numbers, and one position in it has 6. So "
-            "number n is in head n // 48.",
+            "In `h t d_head` = 4×8×6, one head has 8 · 6 = 48 numbers, and one position in it has "
+            "6. So number n is in head n // 48.",
         ),
         why="""
 Word 3 should be looked at as word 3 by every head. By view, this piece of it became *position 6 of
@@ -237,7 +239,7 @@ Write down your five answers first. Then run the cell below.
             "w_k and w_v and its own columns of w_o. Queries and keys occur only in dot products, "
             "and these only in a softmax over the keys.",
             "In each head the scores are `q k`, one row for each query. Adding one number to a "
-            "whole row changes no weight of it. `w_o` reads `(h d)`, head by head.",
+            "whole row changes no weight of it. `w_o` reads `(h d_head)`, head by head.",
         ),
         why="""
 Heads have no order: which of them looks at the next word is an accident of the start. So head 3 of
@@ -299,8 +301,8 @@ Find the mistake in the class below and repair it. The result must pass `check_m
             "Follow one number. Give the layer a sentence in which only one word is not zero, and "
             "look after each step where that word is. Then do the same with a mask, and with a "
             "memory that differs from `x`.",
-            "`x` is `b q d_model`; split it is `b h q d`, and merged again `b q (h d)`. The memory "
-            "has its own length, `b k d_model`, and d is d_model / n_heads.",
+            "`x` is `b q d_model`; split it is `b h q d_head`, and merged again `b q (h d_head)`. "
+            "The memory has its own length, `b k d_model`, and d_head is d_model / n_heads.",
         ),
         why="""
 Every one of these layers has the right shapes, the right number of parameters, a gradient

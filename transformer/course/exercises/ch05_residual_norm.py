@@ -80,8 +80,8 @@ Write the function `layer_norm(x, gain, bias, eps=1e-5)`:
 
 $$\frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} \odot g + b$$
 
-- `x` is `... d`: any number of axes may stand in front of the features.
-- `gain` and `bias` have `d` numbers each.
+- `x` is `... d_model`: any number of axes may stand in front of the features.
+- `gain` and `bias` have `d_model` numbers each.
 - Each vector has its own mean $\mu$ and its own variance $\sigma^2$, and the variance divides by
   $d$.
 - Do not call `F.layer_norm`.
@@ -90,8 +90,8 @@ $$\frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} \odot g + b$$
             "Subtract the mean of each vector first. The variance is the mean of the squares of "
             "what is left. PyTorch's `std` and `var` divide by d - 1 unless you pass "
             "`correction=0`.",
-            "`x` is `... d`, and the mean is `... 1` if you pass `keepdim=True`. Without it the "
-            "mean of a batch is `b t`, which broadcasts along the wrong axis, or not at all.",
+            "`x` is `... d_model`, and the mean is `... 1` if you pass `keepdim=True`. Without it "
+            "the mean of a batch is `b t`, which broadcasts along the wrong axis, or not at all.",
         ),
         why=r"""
 A standard deviation that divides by $d - 1$ makes all numbers too small by a factor of
@@ -118,14 +118,14 @@ Write the module `PostNorm(d_model, dropout=0.0)`:
 $$\operatorname{LayerNorm}(x + \operatorname{Dropout}(\operatorname{sublayer}(x)))$$
 
 - It has `norm`, a `LayerNorm` of this chapter, and `dropout`, an `nn.Dropout`.
-- `forward(x, sublayer)` gets `x`, `b t d`, and a function `sublayer` that keeps this shape.
+- `forward(x, sublayer)` gets `x`, `b t d_model`, and a function `sublayer` that keeps this shape.
 - The class attribute `final` stays as it is.
 """,
         hints=(
             "Work from the inside to the outside: call the sublayer, drop a part of what it "
             "returned, add x itself, and normalise the sum. Only one of these steps knows about "
             "training and evaluation, and `nn.Dropout` takes care of it.",
-            "Every step keeps `b t d`. `LayerNorm(d_model)` normalises the last axis.",
+            "Every step keeps `b t d_model`. `LayerNorm(d_model)` normalises the last axis.",
         ),
         why="""
 Dropout belongs to what the sublayer *added*. If it were on the sum, then with a rate of 0.1 every
@@ -169,8 +169,8 @@ result,
         hints=(
             "The mean of x is 3, and each feature is 2 away from it. Multiplying all features by "
             "the same number does not change what the norm returns.",
-            "Every vector has `d` = 4 features, and the mean and the variance are one number each. "
-            "The norm of any vector $(a, a, b, b)$ with a < b is $(-1, -1, 1, 1)$.",
+            "Every vector has `d_model` = 4 features, and the mean and the variance are one "
+            "number each. The norm of any vector $(a, a, b, b)$ with a < b is $(-1, -1, 1, 1)$.",
         ),
         why="""
 After two layers, post-norm still has features of size 1. Pre-norm has 9, and every further layer of
@@ -221,8 +221,8 @@ mode and in eval mode, and with the right layer at the end of a stack.
             "Choose sublayers whose results you know: one that returns zeros, and one that returns "
             "its input. Set dropout to 0.9, and compare train mode with eval mode. Look at "
             "`final` as well.",
-            "All steps keep `b t d`. With a sublayer of zeros the result must be `norm(x)`, in "
-            "both modes and at any dropout.",
+            "All steps keep `b t d_model`. With a sublayer of zeros the result must be `norm(x)`, "
+            "in both modes and at any dropout.",
         ),
         why="""
 A sublayer of zeros is a probe: whatever it shows comes from the wrapper alone. Replace the part
@@ -256,8 +256,8 @@ right and refuse **at least 3 of the 4**.
             "Use a vector whose norm you know from paper, with a gain and a bias that are not 1 "
             "and 0. A narrow vector makes a wrong divisor large. For eps, use a vector that is so "
             "small that eps matters.",
-            "The result has the shape of `x`, `... d`. Take `d` = 4, where d and d - 1 differ most "
-            "visibly, and `x` 2×5×4, whose vectors must not influence each other.",
+            "The result has the shape of `x`, `... d_model`. Take `d_model` = 4, where d and d - "
+            "1 differ most visibly, and `x` 2×5×4, whose vectors must not influence each other.",
         ),
         why=r"""
 At a width of 512 and with numbers around 1, two of the four mistakes change the result by less than

@@ -94,7 +94,7 @@ $$\operatorname{FFN}(x) = \max(0,\; x W_1 + b_1)\, W_2 + b_2$$
 
 - `w_1` is linear, from `d_model` to `d_ff`, and `w_2` is linear, from `d_ff` to `d_model`. Each has
   a bias. Their weights start from Xavier's uniform distribution, their biases at 0.
-- `forward` gets `x`, `b t d`, and keeps its shape. Every vector is transformed by itself.
+- `forward` gets `x`, `b t d_model`, and keeps its shape. Every vector is transformed by itself.
 - The residual is not part of this block: chapter 5 adds it from outside.
 """,
         hints=(
@@ -209,8 +209,8 @@ Write down your five answers first. Then run the cell below.
         hints=(
             "Everything but the ReLU is linear while the biases are 0. So ask each time what "
             "happens to max(0, h) if h is doubled, if it changes sign, and if it is a sum.",
-            "`x` is `b t d`, and only the last axis is used in a product. The axis `t` is left "
-            "alone, like the batch.",
+            "`x` is `b t d_model`, and only the last axis is used in a product. The axis `t` is "
+            "left alone, like the batch.",
         ),
         why="""
 Items 1 and 2 are why padding needs no mask here: a padded word is transformed like any other, and
@@ -255,8 +255,8 @@ Find the mistake in the class below and repair it. The result must pass `check_f
         hints=(
             "Three questions decide it. Does a word's result depend on another word? Does "
             "`block(-x)` differ from `-block(x)`? Can the result be negative?",
-            "`x` is `b t d`. A mean, a norm or a sum over the axis `t` has no place here; the "
-            "activation is at `b t d_ff` and nowhere else.",
+            "`x` is `b t d_model`. A mean, a norm or a sum over the axis `t` has no place here; "
+            "the activation is at `b t d_ff` and nowhere else.",
         ),
         why="""
 Even a harmless mean over the sentence is a way for the future to leak: in training, word 0 of the
@@ -287,8 +287,8 @@ refuse **at least 2 of the 3**.
         hints=(
             "Give it a sentence as a whole, and then word by word. Then ask what a block could "
             "never do if it were linear, and what it could never do if a ReLU came last.",
-            "`x` is `b t d` = 2×5×6, and `x[:, t : t + 1]` is one word of each sentence, 2×1×6. "
-            "The result has the shape of `x`.",
+            "`x` is `b t d_model` = 2×5×6, and `x[:, t : t + 1]` is one word of each sentence, "
+            "2×1×6. The result has the shape of `x`.",
         ),
         why="""
 You tested this block without knowing a single weight. A linear map has $f(x) + f(-x) = 2 f(0)$, for

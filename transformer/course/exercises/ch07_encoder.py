@@ -212,8 +212,9 @@ Write down your five answers first. Then run the cell below.
         hints=(
             "What each part does to a word is either the same whatever the other words are, or it "
             "is a weighted sum over all words that are shown. Which changes can such a sum notice?",
-            "`x` is `1 t d` with t = 5, or 8 with padding; the mask is `1 1 1 k`. Every layer "
-            "keeps `1 t d`, so what holds for the rows of one layer holds for the next.",
+            "`x` is `1 t d_model` with t = 5, or 8 with padding; the mask is `1 1 1 k`. Every "
+            "layer keeps `1 t d_model`, so what holds for the rows of one layer holds for the "
+            "next.",
         ),
         why="""
 The order of the words is invisible to a whole encoder, not only to one attention: a stack of parts
@@ -237,8 +238,8 @@ Write `EncoderLayer`: its `__init__` and its `forward`.
 - `__init__` makes three attributes. `self_attention` is a `MultiHeadAttention(d_model, n_heads)`,
   `feed_forward` is a `FeedForward(d_model, d_ff)`, and `residuals` is an `nn.ModuleList` of two
   `residual(d_model, dropout)`, where `residual` is the class `PostNorm` or `PreNorm`.
-- `forward` takes `x`, which is `b t d`, and a mask that broadcasts to `b h q k`, or `None`. It
-  returns `b t d`.
+- `forward` takes `x`, which is `b t d_model`, and a mask that broadcasts to `b h q k`, or `None`.
+  It returns `b t d_model`.
 - A residual is called as `residual(x, sublayer)`. It calls `sublayer` on `x`, or on the norm of
   `x`, and adds the result.
 """,
@@ -246,8 +247,8 @@ Write `EncoderLayer`: its `__init__` and its `forward`.
             "Each sublayer goes through a residual of its own. A residual wants a function of one "
             "vector, and self-attention takes queries, memory and mask: wrap it in a `lambda`, in "
             "which queries and memory are the same.",
-            "`self.residuals[0](x, lambda x: self.self_attention(x, x, mask))` is `b t d`, and so "
-            "is what `self.residuals[1]` makes of it. `feed_forward` needs no `lambda`.",
+            "`self.residuals[0](x, lambda x: self.self_attention(x, x, mask))` is `b t d_model`, "
+            "and so is what `self.residuals[1]` makes of it. `feed_forward` needs no `lambda`.",
         ),
         why="""
 The layer never asks whether it is post-norm or pre-norm: the class that it was given knows where
@@ -292,8 +293,8 @@ Find the mistake in the stack below and repair it. The result must pass `check_e
         hints=(
             "Print something small in every layer: the mask that it gets, the `id` of its "
             "parameters, or how far its input is from the output of the layer before.",
-            "`x` is `b t d` before and after every layer, so no shape can tell whether a layer was "
-            "skipped. The mask is `b 1 1 k` for all layers.",
+            "`x` is `b t d_model` before and after every layer, so no shape can tell whether a "
+            "layer was skipped. The mask is `b 1 1 k` for all layers.",
         ),
         why="""
 A stack is a loop of two lines, and each of its mistakes leaves all shapes right. What finds them
@@ -330,7 +331,7 @@ right and refuse **at least 5 of the 7**. You may use the attributes `self_atten
             "should pre-norm give back? Do two calls in train mode agree with dropout 0.5?",
             "Take `x` 2×5×12 with 3 heads, and a mask 1×1×1×5. To silence a sublayer, set its last "
             "linear layer, `self_attention.w_o` or `feed_forward.w_2`, to zeros: then a pre-norm "
-            "layer maps `b t d` to the same `b t d`.",
+            "layer maps `b t d_model` to the same `b t d_model`.",
         ),
         why="""
 At the start gains are 1 and biases 0, so a new layer hides mistakes: two norms that changed places

@@ -167,9 +167,9 @@ Write `DecoderLayer`: its `__init__` and its `forward`.
 - `__init__` makes `self_attention` and `cross_attention`, each a
   `MultiHeadAttention(d_model, n_heads)`, `feed_forward`, a `FeedForward(d_model, d_ff)`, and
   `residuals`, an `nn.ModuleList` of three `residual(d_model, dropout)`.
-- `forward` takes `x`, which is `b t d`, `memory`, `b k d`, `tgt_mask`, which broadcasts to
-  `b h t t`, and `src_mask`, which broadcasts to `b h t k`. Both masks may be `None`. It returns
-  `b t d`.
+- `forward` takes `x`, which is `b t d_model`, `memory`, `b k d_model`, `tgt_mask`, which broadcasts
+  to `b h t t`, and `src_mask`, which broadcasts to `b h t k`. Both masks may be `None`. It returns
+  `b t d_model`.
 - A `MultiHeadAttention` is called as `attention(x, memory, mask)`: queries come from the first,
   keys and values from the second.
 """,
@@ -177,9 +177,9 @@ Write `DecoderLayer`: its `__init__` and its `forward`.
             "It is the encoder layer with one more sublayer in the middle. For each attention ask: "
             "where do the queries come from, where keys and values, and which mask has the same "
             "keys?",
-            "In self-attention queries and keys are `b t d`, and the mask ends in `t t`. In "
-            "cross-attention queries are `b t d` and keys `b k d`, and the mask ends in `t k` or "
-            "`1 k`.",
+            "In self-attention queries and keys are `b t d_model`, and the mask ends in `t t`. In "
+            "cross-attention queries are `b t d_model` and keys `b k d_model`, and the mask ends "
+            "in `t k` or `1 k`.",
         ),
         why="""
 Each attention has the mask of its *keys*: target positions in self-attention, source words in
@@ -234,8 +234,9 @@ Find the mistake in the layer below and repair it. The result must pass `check_d
         hints=(
             "List what the layer is given: `x`, `memory`, two masks and its mode. What should each "
             "of them change, and what not? Change one at a time and look at the outputs.",
-            "Self-attention has queries, keys and mask `b t d`, `b t d` and `t t`. Cross-attention "
-            "has `b t d`, `b k d` and `1 k`. Which of these meets which in the code below?",
+            "Self-attention has queries, keys and mask `b t d_model`, `b t d_model` and `t t`. "
+            "Cross-attention has `b t d_model`, `b k d_model` and `1 k`. Which of these meets "
+            "which in the code below?",
         ),
         why="""
 A loss that is too low deserves as much suspicion as one that is too high. Random digits cannot be

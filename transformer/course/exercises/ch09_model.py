@@ -176,8 +176,8 @@ Write down your five answers first. Then run the cell below.
             "The table is used in three places. In which of them does the loss depend on *all* of "
             "its rows? For item 5 remember chapter 3: what happens when the same vector is added "
             "to every key?",
-            "Backwards, the states `b t d` meet the table `v d` and give logits `b t v`. The "
-            "softmax sums over `v`.",
+            "Backwards, the states `b t d_model` meet the table `vocab d_model` and give logits "
+            "`b t vocab`. The softmax sums over `vocab`.",
         ),
         why="""
 With a table of its own for the source, this batch would train 13 of the 40 rows, those of the words
@@ -236,8 +236,8 @@ repair it. The result must pass `check_model`.
             "Follow the ids from the call to the logits, once as in training (`forward`) and once "
             "as in translation (`encode`, then `decode`). Where do masks and positions come in, "
             "and which table makes the logits?",
-            "The ids are `b k` and `b t`. The memory is `b k d`, the source mask `b 1 1 k`, the "
-            "target mask `b 1 t t`, the states `b t d`, the logits `b t v`.",
+            "The ids are `b k` and `b t`. The memory is `b k d_model`, the source mask `b 1 1 k`, "
+            "the target mask `b 1 t t`, the states `b t d_model`, the logits `b t vocab`.",
         ),
         why="""
 Every layer of this model passes its own check, and the model is still wrong. What finds such
@@ -263,11 +263,12 @@ about twenty lines.
   with room for `config.max_len`), `dropout` (an `nn.Dropout`), `encoder`, `decoder`, and `bias`, a
   parameter of `vocab_size` zeros. `NORMS[config.norm]` is the class of the residuals. At the end it
   calls `self.apply(init_weights)`.
-- `encode` returns the memory of the source ids, `b k d`.
-- `target_mask` returns the mask of the decoder's self-attention, `b 1 t t`. It hides the future
-  and padding.
-- `decoder_states` returns the decoder's output, `b t d`, from target ids, memory and source ids.
-- `logits` returns $x E^\\top + b$, `... v`, where $E$ is the table of the embedding.
+- `encode` returns the memory of the source ids, `b k d_model`.
+- `target_mask` returns the mask of the decoder's self-attention, `b 1 t t`. It hides the future and
+  padding.
+- `decoder_states` returns the decoder's output, `b t d_model`, from target ids, memory and source
+  ids.
+- `logits` returns $x E^\\top + b$, `... vocab`, where $E$ is the table of the embedding.
 - `decode` returns the logits from target ids, memory and source ids. `forward` returns them from
   source ids and target ids.
 """,
@@ -285,8 +286,8 @@ know about padding, and one that made it only in training would be the best-hidd
 
 `logits` uses the table of the embedding itself, not a copy: the two uses train one parameter. And
 the model returns logits: with a softmax at its end, the loss would apply another one. The first
-loss would be $\\ln v$ almost exactly, and could hardly fall, because probabilities between 0 and 1
-make nearly equal logits.
+loss would be $\\ln(\\text{vocab})$ almost exactly, and it could fall by 1 at most, because
+probabilities between 0 and 1 make nearly equal logits.
 """,
     ),
     WriteTest(

@@ -129,8 +129,8 @@ Write `pad`.
         hints=(
             "Find the longest row first. Then build new rows, each followed by as many padding ids "
             "as it lacks, and make one tensor of them.",
-            "Row of n ids and `[pad_id] * (width - n)` together have `width` ids, so the tensor is "
-            "`b t` with t = width.",
+            "A row of n ids and `[pad_id] * (width - n)` together have `width` ids, so the tensor "
+            "is `b t` with t = width.",
         ),
         why="""
 Padding stands at the end, so that the first word is at position 0 in every batch. On the left it

@@ -150,19 +150,19 @@ a token. So compare losses only if they have the same smoothing.
         task="""
 Write `label_smoothed_loss`.
 
-- `logits` are `... v`, `labels` are `...`. The result is one number, in nats a token.
+- `logits` are `... vocab`, `labels` are `...`. The result is one number, in nats a token.
 - Positions whose label is `pad_id` do not count, neither in the sum nor in the number by which it
   is divided. They get no gradient.
-- The label gets `1 - smoothing`. `smoothing` is shared equally by all v - 1 words of the
+- The label gets `1 - smoothing`. `smoothing` is shared equally by all words of the
   vocabulary that are not `pad_id`, the label included.
 - It is computed in float32, also from float16 logits.
 """,
         hints=(
-            "Keep the positions that are real first, then nothing has to be masked later. Their "
+            "First select the positions that are real; then nothing has to be masked later. Their "
             "log-probabilities come from `log_softmax`. The loss is a weighted sum of two: the "
             "label's, and that of all words but padding.",
-            "`logits[labels != pad_id]` is `n v`. `gather` takes one log-probability from each "
-            "row: its index must be `n 1`. A sum over v, without column `pad_id`, is `n`.",
+            "`logits[labels != pad_id]` is `n vocab`. `gather` takes one log-probability from each "
+            "row: its index must be `n 1`. A sum over vocab, without column `pad_id`, is `n`.",
         ),
         why="""
 Each detail is a mistake that somebody has made. PyTorch's own `label_smoothing` gives padding a

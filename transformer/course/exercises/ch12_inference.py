@@ -188,14 +188,14 @@ come back to `generate` when you have seen what it saves.
 - `<pad>` and `<s>` are never written: `mask_special_tokens(logits, model.config)`.
 - Dropout is off, and the model is left as it was: `with inference_context(model):`.
 - `decoder(model, src)` makes a decoder. Its `step(ids)` reads one token in each row, `b`, and
-  returns the logits of the next, `b v`. You may also do without it and call `model.encode` once
+  returns the logits of the next, `b vocab`. You may also do without it and call `model.encode` once
   and `model.decode` at every step.
 """,
         hints=(
             "Begin with `<s>` in every row. In each step: read the newest token of every row, rule "
             "out two tokens, take the largest logit, and keep it. Remember which rows have ended; "
             "from then on they get padding.",
-            "The newest ids are `b`, their logits `b v`, and `argmax(-1)` is `b` again. "
+            "The newest ids are `b`, their logits `b vocab`, and `argmax(-1)` is `b` again. "
             "`ids.masked_fill(done, pad_id)` with `done`, `b`, keeps the rows that have ended "
             "quiet. At the end `torch.stack(written, dim=1)` is `b t`.",
         ),
@@ -253,9 +253,9 @@ it. The result must pass `check_incremental`.
             "List the state that the decoder keeps between steps: the position, the source mask, "
             "and in each layer the keys and values of source and target. Which of it must change "
             "in a step, which in `reorder`, and which never?",
-            "With b sentences of n hypotheses, the target's keys are `(b n) h t d`, the source's "
-            "`b h k d` and the mask `b 1 1 k`. In `reorder` the rows are `b n`; the first of a "
-            "line, divided by n, is the sentence.",
+            "With b sentences and a beam, the target's keys are `(b beam) h t d_head`, the "
+            "source's `b h k d_head` and the mask `b 1 1 k`. In `reorder` the rows are `b beam`; "
+            "the first of a line, divided by the beam, is the sentence.",
         ),
         why="""
 *Cached equals uncached*, at every step, is the one property that finds all of these. It is worth
@@ -276,11 +276,11 @@ hypothesis, the source's keys and mask belong to a sentence, and the position is
         task="""
 Write `decode_position`. It runs a `DecoderLayer` for one new position.
 
-- `x` is `(b n) 1 d`: n hypotheses for each of b sentences, and n may be 1. The result has the same
-  shape, and is the last row of what the layer makes of the whole target.
+- `x` is `(b beam) 1 d_model`: a beam of hypotheses for each of b sentences; it may be 1. The result
+  has the same shape, and is the last row of what the layer makes of the whole target.
 - `attention.project_kv(y)` returns keys and values of `y`. `cache.append(k, v)` adds them to the
   cache and returns those of all positions so far. `cache.source` is a pair, keys and values of the
-  source, `b h k d`.
+  source, `b h k d_head`.
 - `attention.attend(y, k, v, mask)` attends from `y` to keys and values that are there already.
 - Self-attention needs no mask. Cross-attention gets `src_mask`, `b 1 1 k`.
 - The layer has `residuals`, `self_attention`, `cross_attention` and `feed_forward`.
@@ -289,8 +289,9 @@ Write `decode_position`. It runs a `DecoderLayer` for one new position.
             "It is the forward pass of chapter 8: three sublayers, each in its residual. Only the "
             "place that keys and values come from is different. In self-attention the new position "
             "adds its own before it attends.",
-            "The source's keys are `b h k d` and there are n hypotheses a sentence, so for "
-            "cross-attention turn `(b n) 1 d` into `b n d`, n queries of one sentence, and back.",
+            "The source's keys are `b h k d_head` and there are several hypotheses a sentence, so "
+            "for cross-attention turn `(b beam) 1 d_model` into `b beam d_model`, the queries of "
+            "one sentence, and back.",
         ),
         why="""
 No causal mask is needed because there is nothing in the cache from the future. The keys must be
@@ -325,8 +326,8 @@ right and refuse **at least 4 of the 5**.
             "most probable at each position? Dropout 0.5 makes sure that you see when it is on.",
             "Take `src` 20×6 and `max_len` 8. A random model hardly ever writes `<pad>` or `</s>` "
             "by itself: raise their entries in `model.bias`, and try several models. Read back, "
-            "`<s>` and `ids[:, :-1]` are `b t`, and the logits `b t v` have their largest value at "
-            "`ids`.",
+            "`<s>` and `ids[:, :-1]` are `b t`, and the logits `b t vocab` have their largest "
+            "value at `ids`.",
         ),
         why="""
 Reading the result back takes a single pass, needs no second search, and tests every token: each
@@ -368,8 +369,8 @@ Write `beam_search`. The helpers of the chapter, `collect` and `best_of`, are th
             "choosing what goes on (give what has ended the score -∞), and moving the cache with "
             "it.",
             "`written` is `r t`, with a row for each hypothesis of each sentence; `scores` is "
-            "`b n`. The extensions are `b c` with c = 2·`beam_size` or fewer, `written[rows]` is "
-            "`b c t`, and what goes on is `b n t`, flattened to `(b n) t`.",
+            "`b beam`. The extensions are `b c` with c = 2·`beam_size` or fewer, `written[rows]` "
+            "is `b c t`, and what goes on is `b beam t`, flattened to `(b beam) t`.",
         ),
         why="""
 Twice `beam_size` extensions are enough: each hypothesis has only one that ends, so at least
