@@ -29,7 +29,7 @@ PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pai
 
 NAME ?= mine
 
-.PHONY: help course lab start test quick lint types sync notebooks figures test-notebooks test-everywhere \
+.PHONY: help course lab start test quick lint types sync notebooks figures pages test-notebooks test-everywhere \
   coverage wheel mutants constraints bench curves quality clean
 
 help: ## this list
@@ -161,6 +161,9 @@ notebooks: sync ## run every notebook and keep its outputs (maintainers)
 
 figures: $(INSTALLED) ## draw every figure again
 	@$(RUN) figures/draw.py
+
+pages: $(INSTALLED) ## write the tables that pages and chapters take from data
+	@$(RUN) notebooks/pages.py
 
 constraints: $(INSTALLED) ## write the versions that .venv has into constraints.txt (maintainers)
 	@{ sed -n '/^#/p' constraints.txt; $(RUN) -m pip freeze --all --exclude pip --exclude-editable \

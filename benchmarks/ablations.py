@@ -101,7 +101,22 @@ def no_feed_forward(model: Transformer) -> None:
                 setattr(module, name, Nothing())
 
 
-def unchanged(model: Transformer) -> None:
+def no_warmup(trainer: Trainer) -> None:
+    """Leave out the rise only: the rate is the peak at first, and falls as it does after one.
+
+    (With `warmup=1` the rate would also fall from the first step on, and be a tenth as high later.)
+    """
+    config = trainer.config
+
+    def hold(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if trainer.steps < config.warmup:
+            for group in optimizer.param_groups:
+                group["lr"] = config.peak_lr
+
+    trainer.optimizer.register_step_pre_hook(hold)
+
+
+def unchanged(_: Any) -> None:
     pass
 
 
@@ -110,7 +125,7 @@ class Variant:
     """A translator in which one thing differs: its sizes, its training, a part or its class."""
 
     sizes: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
+    training: Callable[[Trainer], None] = unchanged
     change: Callable[[Transformer], None] = unchanged
     cls: type[Transformer] = Transformer
 
@@ -122,9 +137,9 @@ VARIANTS = {
     "the division by √d": Variant(change=no_scale),
     "the residual": Variant(change=no_residual),
     "the norm": Variant(change=no_norm),
-    "warm-up (post-norm)": Variant(training={"warmup": 1}),
+    "warm-up (post-norm)": Variant(training=no_warmup),
     "nothing, in pre-norm": Variant(sizes={"norm": "pre"}),
-    "warm-up (pre-norm)": Variant(sizes={"norm": "pre"}, training={"warmup": 1}),
+    "warm-up (pre-norm)": Variant(sizes={"norm": "pre"}, training=no_warmup),
     "the feed-forward network": Variant(change=no_feed_forward),
     "the causal mask": Variant(cls=LeakingTransformer),
 }
@@ -149,7 +164,8 @@ def measure(name: str, seed: int, steps: int = STEPS) -> dict:
         validate_every=steps,
         seed=seed,
     )
-    trainer = Trainer(model, TrainingConfig(**settings | variant.training))
+    trainer = Trainer(model, TrainingConfig(**settings))
+    variant.training(trainer)
     pairs = encode_pairs(tokenizer, corpus.train)
     try:
         loss = train(trainer, pairs, encode_pairs(tokenizer, corpus.val))[-1]["val_loss"]

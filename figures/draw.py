@@ -14,6 +14,7 @@ import chunks
 import decoding
 import hero
 import layers
+import prerequisites
 import sublayers
 from architecture import LIT, architecture
 from canvas import Canvas
@@ -28,6 +29,7 @@ FIGURES: dict[str, Callable[[], Canvas]] = {
     **chunks.DIAGRAMS,
     **ancestors.DIAGRAMS,
     **hero.DIAGRAMS,
+    **prerequisites.DIAGRAMS,
 }
 
 

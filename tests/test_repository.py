@@ -278,7 +278,7 @@ def test_the_readme_lists_every_chapter() -> None:
 def test_every_command_that_is_told_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    told = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci" / "run"]
+    told = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "INSTRUCTORS.md", ".ci/run")]
     for path in [*told, *(ROOT / ".github").rglob("*.yml")]:
         text = path.read_text(encoding="utf-8")
         commands = set(re.findall(r"(?:`|^|run: |exec )make ([a-z-]+)", text, re.MULTILINE))
