@@ -150,11 +150,11 @@ def measure(name: str, seed: int, steps: int = STEPS) -> dict:
     variant = VARIANTS[name]
     corpus = english_italian()
     tokenizer = train_tokenizer(corpus.texts(), 600, corpus.lowercase)
-    sizes = dict(d_model=64, d_ff=128, n_layers=2, dropout=0.0) | variant.sizes
+    sizes: dict[str, Any] = dict(d_model=64, d_ff=128, n_layers=2, dropout=0.0) | variant.sizes
     torch.manual_seed(seed)
     model = variant.cls(Config.tiny(tokenizer.get_vocab_size(), **sizes))
     variant.change(model)
-    settings = dict(
+    settings: dict[str, Any] = dict(
         steps=steps,
         max_tokens=1024,
         warmup=100,
