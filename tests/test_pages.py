@@ -8,16 +8,22 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from test_layout import too_wide
 
 from transformer import checks, zoo
 from transformer.course.exercises import all_exercises, exercise
 from transformer.course.lessons import LESSONS, Lesson, lesson
+from transformer.data import Batch
+from transformer.model import Config, Transformer
+from transformer.training import Trainer, TrainingConfig, learning_rate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "notebooks"))
 
 import pages  # noqa: E402
+
+from benchmarks.ablations import no_warmup  # noqa: E402
 
 INSTRUCTORS = (ROOT / "INSTRUCTORS.md").read_text(encoding="utf-8")
 
@@ -94,6 +100,19 @@ def test_ablations_show_what_chapter_9_says() -> None:
     assert all(max(exact.pop(name)) < 2 for name in needed)
     assert all(statistics.mean(found) > 85 for found in exact.values())
     assert max(losses["the causal mask"]) < 0.1 < min(losses["the residual"])
+
+
+def test_without_warmup_only_the_rise_is_missing() -> None:
+    config = TrainingConfig(warmup=2, peak_lr=0.1)
+    model = Transformer(Config(8, d_model=4, n_heads=1, n_layers=1, d_ff=4))
+    trainer = Trainer(model, config)
+    no_warmup(trainer)
+    batch = Batch(torch.tensor([[3, 2]]), torch.tensor([[1, 4, 2]]))
+    rates = []
+    for _ in range(4):
+        trainer.step(batch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates == [0.1, 0.1, learning_rate(3, 2, 0.1), learning_rate(4, 2, 0.1)]
 
 
 # --- chapters -------------------------------------------------------------------------------------

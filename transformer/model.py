@@ -830,8 +830,8 @@ def load_model(folder: str | Path) -> Transformer:
 # <!-- /ablations -->
 
 # %% [markdown]
-# Without the residual nothing is learned. Without the causal mask the loss is low and no sentence is
-# right: this model reads the answers, in training and in validation (chapter 8). The other parts
+# Without the residual nothing is learned. Without the causal mask the loss is low and no sentence
+# is right: this model reads the answers, in training and in validation (chapter 8). The other parts
 # cost little *here*: the model is shallow, and the language is simple. Compare such a difference
 # with the range over the seeds, where there is one. A post-norm stack of sixteen layers needs norm
 # and warm-up (chapter 5). Where positions are missing, the causal mask tells the decoder part of
