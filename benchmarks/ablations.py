@@ -34,6 +34,7 @@ from transformer.training import Trainer, TrainingConfig, train
 OUT = Path(__file__).parent / "ablations.json"
 STEPS = 500
 SENTENCES = 500
+DIGITS = {"loss": 3, "exact": 1, "BLEU": 1}
 HEADER = """\
 | what is missing | loss | exact | BLEU |
 |---|---|---|---|"""
@@ -190,18 +191,20 @@ def table(rows: list[dict]) -> str:
     for name in VARIANTS:
         found = [row for row in rows if row["missing"] == name]
         if found:
-            cells = [summary([row[key] for row in found]) for key in ("loss", "exact", "BLEU")]
+            cells = [summary([row[key] for row in found], n) for key, n in DIGITS.items()]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def summary(values: list[float | None]) -> str:
+def summary(values: list[float | None], digits: int) -> str:
     """Return the mean of some values and their range; "diverged" if one is missing."""
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
         return "diverged"
-    mean = f"{statistics.mean(numbers):.3g}"
-    return mean if len(numbers) == 1 else f"{mean} ({min(numbers):.3g} to {max(numbers):.3g})"
+    mean, low, high = (
+        f"{value:.{digits}f}" for value in (statistics.mean(numbers), min(numbers), max(numbers))
+    )
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def main() -> None:
