@@ -88,7 +88,7 @@ def answered(folder: Path, name: str, task: str) -> Row:
     target = exercise(task).name.partition(".")[0]
     given = f"from transformer import zoo\n\nclass_or_function = zoo.member({name!r}).wrong\n"
     hidden = (
-        f"{target} = type({target!r}, (class_or_function,), {{'__module__': __name__}})\n"
+        f'class {target}(class_or_function):\n    """Mine."""\n'
         if isinstance(zoo.member(name).wrong, type)
         else f"def {target}(*args, **options):\n    return class_or_function(*args, **options)\n"
     )
@@ -179,6 +179,5 @@ def test_two_that_start_one_folder_at_once_make_one_folder(tmp_path: Path) -> No
     processes = [begun("start", "mine", cwd=tmp_path) for _ in range(3)]
     said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, said
-    assert sum("written" in text for text in said) == 1
     assert sum("Nothing has changed" in text for text in said) == 2
     assert list(tmp_path.glob("mine/notebooks/*.new.ipynb")) == []
