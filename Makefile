@@ -29,8 +29,8 @@ PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pai
 
 NAME ?= mine
 
-.PHONY: help course lab start test quick lint types sync notebooks figures pages test-notebooks test-everywhere \
-  coverage wheel mutants constraints bench curves quality clean
+.PHONY: help course lab start test quick lint types sync notebooks figures pages test-notebooks learners \
+  test-everywhere coverage wheel mutants constraints bench curves quality clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -58,7 +58,7 @@ start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up t
 	@$(RUN) -m transformer course start $(NAME)
 
 # The tests train a translator of their own, once for each clone.
-test quick test-notebooks test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
+test quick test-notebooks learners test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
 test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (10 to 15 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2
@@ -74,6 +74,11 @@ quick: $(INSTALLED) ## the unit tests that neither train nor run notebooks (a mi
 test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
 	@echo "Running the notebooks and comparing their outputs …"
 	@OMP_NUM_THREADS=1 $(NBVAL) -n 2 --dist loadfile
+
+LEARNERS := tests/test_learners.py tests/test_course_notebooks.py tests/test_course_diagnosis.py
+
+learners: $(INSTALLED) ## what the course promises a learner, over all chapters (half an hour)
+	@OMP_NUM_THREADS=1 $(PYTEST) $(LEARNERS) -m slow -rP --durations=20
 
 # Without these two, a kernel that has vector instructions and threads is all that was ever tested.
 CAPABILITIES ?= default avx2 avx512

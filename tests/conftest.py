@@ -15,6 +15,7 @@ LONG = {
     "test_composes",
     "test_course_check",
     "test_course_diagnosis",
+    "test_course_failures",
     "test_course_folder",
     "test_course_notebooks",
     "test_course_translator",

@@ -175,6 +175,39 @@ def test_an_installed_package_has_all_but_the_introduction_and_the_figures(
     assert not (tmp_path / "mine" / "figures").exists()
 
 
+def test_of_two_processes_each_keeps_what_the_other_has_written(mine: Path) -> None:
+    first, second = Folder.open(mine), Folder.open(mine)
+    first.state.hints["3.1"] = 2
+    first.state.passed = ["3.3"]
+    first.save()
+    second.state.hints["6.1"] = 1
+    second.state.passed = ["6.1"]
+    second.save()
+    found = Folder.open(mine).state
+    assert found.hints == {"3.1": 2, "6.1": 1}
+    assert found.passed == ["3.3", "6.1"]
+    assert second.state == found
+
+
+def test_a_start_that_was_interrupted_is_completed(tmp_path: Path, monkeypatch) -> None:
+    lessons = [ATTENTION, lesson(7)]
+    monkeypatch.setattr(workbook, "available", lambda: lessons)
+    real = workbook.write_pair
+
+    def interrupted(folder, one, *given):
+        if one.number == 7:
+            raise KeyboardInterrupt
+        real(folder, one, *given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(workbook, "write_pair", interrupted)
+        start(tmp_path / "mine", 4)
+    folder, done = start(tmp_path / "mine")
+    assert [one.action for one in done] == ["new", "new"]
+    assert folder.state.seed == 4 and folder.lessons() == lessons
+    assert list((tmp_path / "mine").rglob("*.new.ipynb")) == []
+
+
 # --- find -----------------------------------------------------------------------------------------
 
 

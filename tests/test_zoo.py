@@ -53,6 +53,7 @@ RIGHT = {
     "check_greedy": inference.greedy_search,
     "check_beam_search": inference.beam_search,
     "check_sample": inference.sample,
+    "check_decode_position": inference.decode_position,
     "check_incremental": inference.IncrementalDecoder,
     "check_scores": metrics.scores,
 }

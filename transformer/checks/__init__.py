@@ -31,6 +31,7 @@ from transformer.checks.ch10_data import check_batches, check_pad, check_tokeniz
 from transformer.checks.ch11_training import check_loss, check_schedule, check_trainer
 from transformer.checks.ch12_inference import (
     check_beam_search,
+    check_decode_position,
     check_greedy,
     check_incremental,
     check_sample,
@@ -45,6 +46,7 @@ __all__ = [
     "check_batches",
     "check_beam_search",
     "check_causal_mask",
+    "check_decode_position",
     "check_decoder",
     "check_decoder_layer",
     "check_embedding",

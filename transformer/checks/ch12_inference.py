@@ -21,11 +21,14 @@ from transformer.checks.fixtures import (
     best_of_all,
     decoding_model,
     greedy_by_hand,
+    keys,
     log_probs_of,
+    only_past,
     small_model,
     sources,
 )
 from transformer.checks.harness import CheckError, agree, call, check, expect, refuses, size
+from transformer.inference import KVCache
 from transformer.model import Transformer
 
 
@@ -241,3 +244,32 @@ def check_incremental(decoder_class: Callable, *, device: torch.device | str = "
         computes_nothing_twice(decoder_class, model, src, tgt)
         for stay in (0, 1):
             sentences_leave(decoder_class, model, src, stay)
+
+
+@check("equal to the whole layer at every step in both norm placements, several hypotheses")
+def check_decode_position(fn: Callable, *, device: torch.device | str = "cpu") -> None:
+    """Check a function of (layer, x: (b n) 1 d, cache, src_mask) that gives (b n) 1 d."""
+    src = torch.tensor(SRC, device=device)
+    src_mask = keys(src != 0)
+    past = only_past(4, device)
+    forgotten = "The positions before are forgotten: attend to all that is in the cache."
+    unmasked = "Cross-attention sees the source's padding: hand src_mask on."
+    for norm in ("post", "pre"):
+        model = small_model(device=device, norm=norm).requires_grad_(False)
+        layer = model.decoder.layers[0]
+        memory = model.encode(src)
+        x = torch.randn(2, 4, 12).to(device)
+        want = layer(x, memory, past, src_mask)
+        alone = layer(x, memory, torch.eye(4, device=device) > 0, src_mask)
+        wrong = {forgotten: alone, unmasked: layer(x, memory, past)}
+        cache = KVCache(layer, memory)
+        for t in range(4):
+            suspects = {
+                cause: functools.partial(torch.narrow, y, 1, t, 1) for cause, y in wrong.items()
+            }
+            got = call(fn, layer, x[:, t : t + 1], cache, src_mask)
+            agree(got, want[:, t : t + 1], f"in {norm}-norm, position {t} of 4", suspects)
+        x = torch.randn(6, 1, 12).to(device)
+        rows, masks = (repeat(y, "b ... -> (b n) ...", n=3) for y in (memory, src_mask))
+        got = call(fn, layer, x, KVCache(layer, memory), src_mask)
+        agree(got, layer(x, rows, None, masks), "3 hypotheses for each of 2 sentences")

@@ -1,16 +1,20 @@
 """A learner's folder: where its files are, and what it remembers."""
 
+import copy
 import importlib.util
 import json
 import keyword
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from transformer.course.lessons import LESSONS, Lesson
-from transformer.files import atomic_write
+from transformer.files import atomic_write, folder_lock
 
 STATE = ".course.json"
+LOCK = ".course"  # with the suffix that `folder_lock` adds
 
 
 @dataclass
@@ -32,25 +36,21 @@ class State:
 
 
 class Folder:
-    """A learner's folder, which is a package: `path` is where it is, `state` what it remembers."""
+    """A learner's folder, which is a package: `path` is where it is, `state` what it remembers.
+
+    Several processes may use it at once, such as `course watch` and the notebooks' kernels: `save`
+    writes only what was changed here, and keeps what others have written meanwhile.
+    """
 
     def __init__(self, path: str | Path, state: State):
         self.path = Path(path).resolve()
         self.state = state
+        self.known = copy.deepcopy(state)
 
     @classmethod
     def open(cls, path: str | Path) -> "Folder":
         """Open a folder that `start` has written; ValueError if it is another one."""
-        file = Path(path) / STATE
-        try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(
-                f"{path} is not a folder of the course; `course start NAME` makes one"
-            ) from None
-        except ValueError as error:  # no JSON, or no UTF-8
-            raise ValueError(f"{file} is damaged ({error!s:.100})") from None
-        return cls(path, state_of(settings, file))
+        return cls(path, read_state(Path(path)))
 
     @property
     def package(self) -> str:
@@ -67,10 +67,55 @@ class Folder:
         """List the chapters that were written into this folder."""
         return [lesson for lesson in LESSONS if lesson.module in self.state.written]
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for a block, with what it remembers now; other processes wait."""
+        with folder_lock(self.path / LOCK):
+            self.refresh()
+            yield
+
+    def refresh(self) -> None:
+        """Take over what other processes have written since, beside what was changed here."""
+        if (self.path / STATE).exists():
+            written = read_state(self.path)
+            self.state = merged(written, self.known, self.state)
+            self.known = written
+
     def save(self) -> None:
         """Write down what the folder remembers."""
-        text = json.dumps(asdict(self.state), indent=1, sort_keys=True)
-        atomic_write(self.path / STATE, f"{text}\n".encode())
+        with self.locked():
+            text = json.dumps(asdict(self.state), indent=1, sort_keys=True)
+            atomic_write(self.path / STATE, f"{text}\n".encode())
+            self.known = copy.deepcopy(self.state)
+
+
+def merged(written: State, known: State, now: State) -> State:
+    """Return what is written down with the changes from `known` to `now`.
+
+    Exercises that were seen to be right are only added.
+    """
+    found = copy.deepcopy(written)
+    for name in ("written", "offered", "synced", "hints"):
+        before = getattr(known, name)
+        after = getattr(now, name)
+        changes = {key: value for key, value in after.items() if before.get(key) != value}
+        getattr(found, name).update(changes)
+    found.passed = sorted({*written.passed, *now.passed})
+    return found
+
+
+def read_state(path: Path) -> State:
+    """Read what a folder remembers; ValueError if it is not the course's, or damaged."""
+    file = path / STATE
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"{path} is not a folder of the course; `course start NAME` makes one"
+        ) from None
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"{file} is damaged ({error!s:.100})") from None
+    return state_of(settings, file)
 
 
 def state_of(settings: Any, file: Path) -> State:

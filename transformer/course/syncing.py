@@ -65,11 +65,15 @@ def keep_other(folder: Folder, lesson: Lesson, text: str, suffix: str) -> None:
 
 
 def sync_all(folder: Folder, write_notebooks: bool = True) -> dict[str, str]:
-    """Sync every chapter; return what stands in the way, by module."""
+    """Sync every chapter; return what stands in the way, by module.
+
+    Of several processes that do so at once, each waits for the one before.
+    """
     found = {}
-    for lesson in folder.lessons():
-        trouble = sync(folder, lesson, write_notebooks)
-        if trouble:
-            found[lesson.module] = trouble
-    folder.save()
+    with folder.locked():
+        for lesson in folder.lessons():
+            trouble = sync(folder, lesson, write_notebooks)
+            if trouble:
+                found[lesson.module] = trouble
+        folder.save()
     return found

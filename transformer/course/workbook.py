@@ -27,22 +27,29 @@ def start(path: str | Path, seed: int = 0) -> tuple[Folder, list[Written]]:
 
     An existing folder keeps what the learner has changed: a chapter's new version is laid beside
     it. What was not touched is updated, and what is missing is restored. The seed of an existing
-    folder stays. Raises ValueError for a name that cannot be imported, or a folder that is not the
-    course's.
+    folder stays. Of several processes that start a folder at once, each waits for the one before.
+    Raises ValueError for a name that cannot be imported, or a folder that is not the course's.
     """
     path = Path(path)
     if (path / STATE).exists():
         folder = Folder.open(path)
     else:
         refuse_name(path)
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(not is_ours(entry) for entry in path.iterdir()):
             raise ValueError(f"{path} exists and is not a folder of the course: take a new name")
         folder = Folder(path, State(path.resolve().name, seed))
     lessons = available()
-    write_frame(folder, lessons)
-    done = [Written(lesson, write_chapter(folder, lesson, lessons)) for lesson in lessons]
-    folder.save()
+    with folder.locked():
+        folder.save()  # first, so that whoever starts it at the same time or after a crash goes on
+        write_frame(folder, lessons)
+        done = [Written(lesson, write_chapter(folder, lesson, lessons)) for lesson in lessons]
+        folder.save()
     return folder, done
+
+
+def is_ours(entry: Path) -> bool:
+    """Return whether a file is of a folder that another process has just begun."""
+    return entry.name.lstrip(".").startswith("course.")
 
 
 def write_frame(folder: Folder, lessons: Iterable[Lesson]) -> None:
@@ -80,7 +87,7 @@ def write_chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> 
     new = forms.digest(text)
     old = state.written.get(lesson.module)
     present = forms_present(folder, lesson)
-    if all(form == old for form in present):
+    if all(form in (old, new) for form in present):  # new: an update was interrupted
         if old == new and len(present) == 2:
             return "kept"
         write_pair(folder, lesson, notebook, text)

@@ -2,17 +2,11 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
-from einops import repeat
 from torch import Tensor
 
-from transformer.checks.fixtures import SRC, keys, only_past, small_model
-from transformer.checks.harness import agree, call, check
 from transformer.course.exercise import Bug, ByHand, Exercise, FindBug, WriteBlock, WriteTest
-from transformer.inference import KVCache
 from transformer.model import Config, Transformer
 
 # --- 12.1 -----------------------------------------------------------------------------------------
@@ -52,36 +46,6 @@ def solution_12_1(marks: int = 1) -> list[str | float]:
     winner = (shorter, longer)[ranks.index(max(ranks))][2]
     texts = [text.removesuffix(" </s>") for text in (greedy, winner)]
     return [texts[0], shorter[0], longer[0], *ranks, texts[1]]
-
-
-# --- 12.4 -----------------------------------------------------------------------------------------
-
-
-@check("equal to the whole layer at every step in both norm placements, several hypotheses")
-def check_decode_position(implementation: Callable[..., Tensor]) -> None:
-    """Check a function of (layer, x: b 1 d, cache, src_mask) that gives b 1 d."""
-    src = torch.tensor(SRC)
-    src_mask = keys(src != 0)
-    past = only_past(4, "cpu")
-    forgotten = "The positions before are forgotten: attend to all that is in the cache."
-    unmasked = "Cross-attention sees the source's padding: hand src_mask on."
-    for norm in ("post", "pre"):
-        model = small_model(norm=norm).requires_grad_(False)
-        layer: Any = model.decoder.layers[0]
-        memory = model.encode(src)
-        x = torch.randn(2, 4, 12)
-        want = layer(x, memory, past, src_mask)
-        alone = layer(x, memory, torch.eye(4) > 0, src_mask)
-        wrong = {forgotten: alone, unmasked: layer(x, memory, past)}
-        cache = KVCache(layer, memory)
-        for t in range(4):
-            suspects = {cause: partial(torch.narrow, y, 1, t, 1) for cause, y in wrong.items()}
-            got = call(implementation, layer, x[:, t : t + 1], cache, src_mask)
-            agree(got, want[:, t : t + 1], f"in {norm}-norm, position {t} of 4", suspects)
-        x = torch.randn(6, 1, 12)
-        rows, masks = (repeat(y, "b ... -> (b n) ...", n=3) for y in (memory, src_mask))
-        got = call(implementation, layer, x, KVCache(layer, memory), src_mask)
-        agree(got, layer(x, rows, None, masks), "3 hypotheses for each of 2 sentences")
 
 
 # --- 12.5 -----------------------------------------------------------------------------------------
@@ -272,7 +236,7 @@ hypothesis, the source's keys and mask belong to a sentence, and the position is
         difficulty=2,
         trains="what a new position needs of the old ones",
         target="decode_position",
-        check=check_decode_position,
+        check="check_decode_position",
         task="""
 Write `decode_position`. It runs a `DecoderLayer` for one new position.
 

@@ -1,0 +1,24 @@
+"""The new position attends to its own key and value only, and not to those in the cache."""
+
+from einops import rearrange
+
+CHECK = "check_decode_position"
+CAUGHT_BY = "positions before are forgotten"
+
+
+def wrong(layer, x, cache, src_mask):
+    n = len(x) // len(cache.source[0])
+
+    def self_attention(y):
+        k, v = layer.self_attention.project_kv(y)
+        cache.append(k, v)
+        return layer.self_attention.attend(y, k, v)
+
+    def cross_attention(y):
+        queries = rearrange(y, "(b n) 1 d -> b n d", n=n)
+        mixed = layer.cross_attention.attend(queries, *cache.source, mask=src_mask)
+        return rearrange(mixed, "b n d -> (b n) 1 d")
+
+    first, second, third = layer.residuals
+    x = second(first(x, self_attention), cross_attention)
+    return third(x, layer.feed_forward)
