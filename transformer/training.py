@@ -822,7 +822,7 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # %% [markdown]
 # ### Why a low loss is not yet good output
 #
-# Stop a run early, after 150 steps, when the validation loss has fallen from 6.4 to about 1.6:
+# Stop a run early, after 150 steps, when the validation loss has fallen from 6.4 to about 1.5:
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # torch.manual_seed(0)
