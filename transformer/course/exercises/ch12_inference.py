@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer.checks.fixtures import SRC, keys, only_past, small_model
 from transformer.checks.harness import agree, call, check
 from transformer.course.exercise import Bug, ByHand, Exercise, FindBug, WriteBlock, WriteTest
-from transformer.inference import KVCache
+from transformer.inference import IncrementalDecoder, KVCache, MakeDecoder, best_of
 from transformer.model import Config, Transformer
 
 # --- 12.1 -----------------------------------------------------------------------------------------
@@ -82,6 +82,30 @@ def check_decode_position(implementation: Callable[..., Tensor]) -> None:
         rows, masks = (repeat(y, "b ... -> (b n) ...", n=3) for y in (memory, src_mask))
         got = call(implementation, layer, x, KVCache(layer, memory), src_mask)
         agree(got, layer(x, rows, None, masks), "3 hypotheses for each of 2 sentences")
+
+
+# --- 12.6 -----------------------------------------------------------------------------------------
+
+
+def search_with(hypotheses: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return the chapter's `beam_search`, with another `beam_hypotheses`."""
+
+    def beam_search(
+        model: Transformer,
+        src: Tensor,
+        beam_size: int = 5,
+        length_penalty: float = 1.0,
+        max_len: int = 64,
+        decoder: MakeDecoder = IncrementalDecoder,
+    ) -> tuple[Tensor, Tensor]:
+        if min(beam_size, max_len) < 1:
+            raise ValueError(f"{beam_size=} and {max_len=} must be at least 1")
+        if len(src) == 0:
+            return src[:, :0].long(), torch.zeros(0)
+        found = hypotheses(model, src, beam_size, length_penalty, max_len, decoder)
+        return best_of(found, model.config.pad_id)
+
+    return beam_search
 
 
 # --- 12.5 -----------------------------------------------------------------------------------------
@@ -343,23 +367,23 @@ search that never stops would pass. One random model is not enough for this; eig
         minutes=45,
         difficulty=3,
         trains="keeping the best hypotheses, those that go on and those that have ended",
-        target="beam_search",
+        target="beam_hypotheses",
         check="check_beam_search",
+        inside=search_with,
         task="""
-Write `beam_search`. The helpers of the chapter, `collect` and `best_of`, are there.
+Write `beam_hypotheses`, the loop of beam search. `beam_search`, below it, calls it and returns the
+best of what it finds. The helper `collect`, above, is there.
 
-- `src` is `b k`. Return the best translation of each sentence, `b t`, padded, and its
-  log-probability, `b`.
+- `src` is `b k`. The result, of the type `Finished`, is a list with one entry for each sentence:
+  the list to which `collect` adds its finished hypotheses.
 - At every step each hypothesis is extended by every token, and log-probabilities are added. Among
   the best `beam_size` extensions of a sentence, those that end are collected; the best
   `beam_size` of those that do not end go on.
-- A sentence is complete when `beam_size` of its hypotheses have ended, or after `max_len` tokens,
-  when all that remain are cut off. The best by log-probability / length ** `length_penalty` is
-  returned.
-- `beam_size` below 1 raises a `ValueError`. `<pad>` and `<s>` are never written, dropout is off,
-  and the model is left as it was.
-- `decoder(model, src)` makes a decoder with three methods: `step(ids)`, `best_extensions(log_probs,
-  scores, k)`, which returns scores, rows and tokens of the k best extensions, each `b c`, and
+- A sentence is complete when `beam_size` of its hypotheses have ended, or after `max_len` tokens
+  (or `config.max_len`, if that is less), when all that remain are cut off and collected.
+- `<pad>` and `<s>` are never written, dropout is off, and the model is left as it was.
+- `make(model, src)` makes a decoder with three methods: `step(ids)`; `best_extensions(log_probs,
+  scores, k)`, which returns scores, rows and tokens of the k best extensions, each `b c`; and
   `reorder(rows)`.
 """,
         hints=(
