@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -95,14 +96,31 @@ def complaint(task: Exercise, answer: Any) -> str:
     try:
         quietly(judge, task, answer)
     except AssertionError as error:
-        return str(error).strip() or "an assertion fails"
+        return located(str(error).strip() or "an assertion fails", error, answer)
     except SystemExit:
         return "it calls sys.exit"
     except MemoryError:
         return "it needs more memory than there is"
     except BaseException as error:  # a learner's code may raise anything
-        return f"{type(error).__name__}: {first_line(error)}"
+        return located(f"{type(error).__name__}: {first_line(error)}", error, answer)
     return ""
+
+
+def located(claim: str, error: BaseException, answer: Any) -> str:
+    """Return a claim with the line of the learner's at which the error was raised, if it was there.
+
+    An error that a check has turned into a claim is the cause of that claim.
+    """
+    module = sys.modules.get(str(getattr(answer, "__module__", "")))
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return claim
+    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
+    mine = [frame for frame in frames if Path(frame.filename).parent == Path(file).parent]
+    if not mine or not mine[-1].line:
+        return claim
+    place = f"{Path(mine[-1].filename).name}, line {mine[-1].lineno}"
+    return f"{claim.rstrip('.: ')}. It comes from {place}: {mine[-1].line}"
 
 
 def quietly(function: Callable, *args: Any) -> Any:
