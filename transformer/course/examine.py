@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from transformer.checks.claims import seeded
@@ -27,7 +28,7 @@ from transformer.course.judging import judge
 from transformer.course.lessons import lesson
 from transformer.course.memory import limit_memory
 from transformer.course.rows import BROKEN, YOURS, Row
-from transformer.course.untried import untried
+from transformer.course.untried import untried, used_by
 
 
 class Examiner:
@@ -54,7 +55,19 @@ class Examiner:
             culprit = self.culprit(task)
             if culprit:
                 return Row(task.id, YOURS, note=culprit)
-        return self.explained(Row(task.id, BROKEN, claim))
+        return self.explained(Row(task.id, BROKEN, claim, note=self.broken_part(task, module)))
+
+    def broken_part(self, task: Exercise, module: ModuleType) -> str:
+        """Name a broken block of the same chapter that an answer uses, or nothing."""
+        text = self.folder.module(lesson(task.chapter)).read_text(encoding="utf-8")
+        used = used_by(task.name.partition(".")[0], text)
+        for other in all_exercises():
+            name = other.name.partition(".")[0]
+            if isinstance(other, WriteBlock) and other.chapter == task.chapter and name in used:
+                written = untried(other, module, self.folder) is None
+                if written and complaint(other, getattr(module, name)):
+                    return f"it uses your {other.id} ({other.name}), which is broken: begin there"
+        return ""
 
     def diagnosis(self, row: Row) -> str:
         """Return which known mistake a broken answer is, or nothing."""
@@ -70,7 +83,8 @@ class Examiner:
         reasons = [f"chapter {LESSON_OF[module].number} ({why})" for module, why in needed.items()]
         if not reasons or row.state not in (YOURS, BROKEN):
             return row
-        return replace(row, note=f"with the library's {' and '.join(reasons)}")
+        note = f"with the library's {' and '.join(reasons)}"
+        return replace(row, note=f"{note}; {row.note}" if row.note else note)
 
     def culprit(self, task: WriteBlock) -> str:
         """Name the earlier block because of which a block fails that is right by itself."""

@@ -371,20 +371,18 @@ search that never stops would pass. One random model is not enough for this; eig
         check="check_beam_search",
         inside=search_with,
         task="""
-Write `beam_hypotheses`, the loop of beam search. `beam_search`, below it, calls it and returns the
-best of what it finds. The helper `collect`, above, is there.
+Write `beam_hypotheses`, the loop of beam search; `beam_search`, below, calls it.
 
-- `src` is `b k`. The result, of the type `Finished`, is a list with one entry for each sentence:
-  the list to which `collect` adds its finished hypotheses.
+- The result is a list for each sentence of `src`, `b k`, to which `collect` adds its finished
+  hypotheses.
 - At every step each hypothesis is extended by every token, and log-probabilities are added. Among
   the best `beam_size` extensions of a sentence, those that end are collected; the best
   `beam_size` of those that do not end go on.
-- A sentence is complete when `beam_size` of its hypotheses have ended, or after `max_len` tokens
-  (or `config.max_len`, if that is less), when all that remain are cut off and collected.
+- A sentence is complete when `beam_size` of its hypotheses have ended. After `max_len` tokens, or
+  `config.max_len` if that is less, all that remain are collected.
 - `<pad>` and `<s>` are never written, dropout is off, and the model is left as it was.
-- `make(model, src)` makes a decoder with three methods: `step(ids)`; `best_extensions(log_probs,
-  scores, k)`, which returns scores, rows and tokens of the k best extensions, each `b c`; and
-  `reorder(rows)`.
+- `make(model, src)` makes a decoder with `step(ids)`, `reorder(rows)` and
+  `best_extensions(log_probs, scores, k)`: scores, rows and tokens of the k best extensions, `b c`.
 """,
         hints=(
             "Begin with one hypothesis for each sentence. A step has five parts: "
