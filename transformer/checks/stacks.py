@@ -74,7 +74,7 @@ def try_stack(
 
 def separate_residuals(make: Callable) -> None:
     """Expect each sublayer of a layer to have a residual of its own."""
-    residuals = call(make, **SIZES).residuals
+    residuals = call(make, **SIZES, dropout=0.0, residual=NORMS["post"]).residuals
     owned = {id(parameter) for one in residuals for parameter in one.parameters()}
     cause = "[residual] * n repeats one residual: build a new one for each sublayer"
     separate = len(owned) == len(residuals) * len(list(residuals[0].parameters()))

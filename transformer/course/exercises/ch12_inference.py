@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer.checks.fixtures import SRC, keys, only_past, small_model
 from transformer.checks.harness import agree, call, check
 from transformer.course.exercise import Bug, ByHand, Exercise, FindBug, WriteBlock, WriteTest
-from transformer.inference import IncrementalDecoder, KVCache, MakeDecoder, best_of
+from transformer.inference import IncrementalDecoder, KVCache, best_of
 from transformer.model import Config, Transformer
 
 # --- 12.1 -----------------------------------------------------------------------------------------
@@ -87,25 +87,17 @@ def check_decode_position(implementation: Callable[..., Tensor]) -> None:
 # --- 12.6 -----------------------------------------------------------------------------------------
 
 
-def search_with(hypotheses: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return the chapter's `beam_search`, with another `beam_hypotheses`."""
+def search_with(find: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return the chapter's `beam_search`, with `find` as its `beam_hypotheses`."""
 
-    def beam_search(
-        model: Transformer,
-        src: Tensor,
-        beam_size: int = 5,
-        length_penalty: float = 1.0,
-        max_len: int = 64,
-        decoder: MakeDecoder = IncrementalDecoder,
-    ) -> tuple[Tensor, Tensor]:
+    def search(m, src, beam_size=5, length_penalty=1.0, max_len=64, decoder=IncrementalDecoder):
         if min(beam_size, max_len) < 1:
             raise ValueError(f"{beam_size=} and {max_len=} must be at least 1")
         if len(src) == 0:
             return src[:, :0].long(), torch.zeros(0)
-        found = hypotheses(model, src, beam_size, length_penalty, max_len, decoder)
-        return best_of(found, model.config.pad_id)
+        return best_of(find(m, src, beam_size, length_penalty, max_len, decoder), m.config.pad_id)
 
-    return beam_search
+    return search
 
 
 # --- 12.5 -----------------------------------------------------------------------------------------
