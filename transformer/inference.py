@@ -539,7 +539,7 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
 # The first step extends one hypothesis, `<s>`; its best extensions are all different.
 
 
-# %%
+# %% tags=["exercise"]
 def beam_hypotheses(
     model: Transformer, src: Tensor, beam_size: int, penalty: float, max_len: int, make: MakeDecoder
 ) -> Finished:
@@ -571,7 +571,7 @@ def beam_hypotheses(
     return finished
 
 
-# %% tags=["exercise"]
+# %%
 def beam_search(
     model: Transformer,
     src: Int[Tensor, "b k"],
@@ -1039,7 +1039,8 @@ def beam_search(
 # several beginnings and ranks them with a length penalty, and sampling draws.
 #
 # **Write it from memory**: close the chapter and write `decode_position` and `greedy_search`;
-# `check_incremental(IncrementalDecoder)` and `check_greedy(greedy_search)` answer.
+# `check_incremental(IncrementalDecoder)` and `check_greedy(greedy_search)` say whether they are
+# right.
 
 # %% [markdown]
 # ## Paper and code

@@ -99,7 +99,8 @@ def check_multi_head(cls: type, *, device: torch.device | str = "cpu") -> None:
         agree(call(module, x, other), want, where, head_suspects(module, x, other))
     heads_use_masks(module, x, memory, where)
     reaches_every_parameter(module, call(module, x, memory))
-    refuses(cls, 12, 5, what="d_model=12 with n_heads=5")
+    for n_heads in (5, 0, -3):
+        refuses(cls, 12, n_heads, what=f"d_model=12 with n_heads={n_heads}")
 
 
 def end_hidden(memory: Tensor) -> Tensor:

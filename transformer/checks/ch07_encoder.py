@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from transformer.checks.fixtures import SIZES, keys, padded_pair
 from transformer.checks.harness import Suspects, agree, call, check, shaken, size
-from transformer.checks.stacks import Feed, separate_layers, try_stack
+from transformer.checks.stacks import Feed, separate_layers, separate_residuals, try_stack
 from transformer.checks.twins import torch_encoder, torch_encoder_layer
 
 
@@ -37,6 +37,7 @@ def check_encoder_layer(cls: type, *, device: torch.device | str = "cpu") -> Non
     def torch_feed(twin: nn.Module) -> Tensor:
         return twin(x, src_key_padding_mask=~real)
 
+    separate_residuals(cls)
     try_stack(cls, torch_encoder_layer, Feed(x, keys(real)), torch_feed, causes, device)
     layer = shaken(cls(**SIZES), device)
     order = torch.tensor([3, 0, 4, 1, 2], device=device)

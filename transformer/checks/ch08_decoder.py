@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transformer.checks.fixtures import SIZES, keys, only_past, padded_pair
 from transformer.checks.harness import Suspects, call, check, expect, sees_no_future, shaken, size
-from transformer.checks.stacks import Feed, separate_layers, try_stack
+from transformer.checks.stacks import Feed, separate_layers, separate_residuals, try_stack
 from transformer.checks.twins import torch_decoder, torch_decoder_layer
 
 
@@ -71,6 +71,7 @@ def check_decoder_layer(cls: type, *, device: torch.device | str = "cpu") -> Non
 
     causes = functools.partial(layer_suspects, x, memory, real)
     decoder_is_causal(cls, x, memory, past, keys(real))
+    separate_residuals(cls)
     feed = Feed(x, memory, past, keys(real))
     try_stack(cls, torch_decoder_layer, feed, torch_feed, causes, device)
 

@@ -72,6 +72,15 @@ def try_stack(
     drops_in_training_only(noisy, *feed.inputs)
 
 
+def separate_residuals(make: Callable) -> None:
+    """Expect each sublayer of a layer to have a residual of its own."""
+    residuals = call(make, **SIZES, dropout=0.0, residual=NORMS["post"]).residuals
+    owned = {id(parameter) for one in residuals for parameter in one.parameters()}
+    cause = "[residual] * n repeats one residual: build a new one for each sublayer"
+    separate = len(owned) == len(residuals) * len(list(residuals[0].parameters()))
+    expect(separate, f"the residuals share their parameters. {cause}")
+
+
 def separate_layers(stack: nn.Module, n: int) -> None:
     """Expect n layers with parameters of their own."""
     expect(len(stack.layers) == n, f"n_layers={n} made {len(stack.layers)} layers")

@@ -54,11 +54,14 @@ def reference_notebook(lesson: Lesson) -> NotebookNode:
 
 def opening(package: str, lesson: Lesson) -> str:
     """Return the cell that makes the learner's package importable."""
-    return (
-        f"# This notebook is {package}/{lesson.module}.py: save it, and later chapters use it.\n"
-        "# A block that is empty under @borrow is the library's, until you have written your own.\n"
-        f'from transformer.course import use_folder\n\nuse_folder("{package}")'
-    )
+    about = "# There is nothing to write in this chapter: it has no module and no exercises.\n"
+    if lesson.number:
+        file = f"{package}/{lesson.module}.py"
+        about = (
+            f"# This notebook is {file}: save it, and later chapters use it.\n"
+            "# A block that is empty under @borrow is the library's, until you have your own.\n"
+        )
+    return f'{about}from transformer.course import use_folder\n\nuse_folder("{package}")'
 
 
 def library_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -20,7 +20,7 @@ from transformer import zoo
 from transformer.checks.claims import Claim, record, seeded, setting
 from transformer.checks.harness import size
 from transformer.course.exercise import Exercise, FindBug, WriteBlock
-from transformer.course.judging import check_of
+from transformer.course.judging import check_of, checked
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 FEW = 12
@@ -31,6 +31,7 @@ def diagnose(exercise: Exercise, implementation: Any) -> str:
     if not isinstance(exercise, WriteBlock | FindBug):
         return ""
     check, options = check_of(exercise)
+    implementation = checked(exercise, implementation)
     member = like(check, implementation, options)
     if member is not None:
         return f"It behaves like a known mistake: {member.sentence}"

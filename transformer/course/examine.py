@@ -10,9 +10,11 @@ import contextlib
 import io
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from transformer.checks.claims import seeded
@@ -26,7 +28,7 @@ from transformer.course.judging import judge
 from transformer.course.lessons import lesson
 from transformer.course.memory import limit_memory
 from transformer.course.rows import BROKEN, YOURS, Row
-from transformer.course.untried import untried
+from transformer.course.untried import untried, used_by
 
 
 class Examiner:
@@ -53,7 +55,19 @@ class Examiner:
             culprit = self.culprit(task)
             if culprit:
                 return Row(task.id, YOURS, note=culprit)
-        return self.explained(Row(task.id, BROKEN, claim))
+        return self.explained(Row(task.id, BROKEN, claim, note=self.broken_part(task, module)))
+
+    def broken_part(self, task: Exercise, module: ModuleType) -> str:
+        """Name a broken block of the same chapter that an answer uses, or nothing."""
+        text = self.folder.module(lesson(task.chapter)).read_text(encoding="utf-8")
+        used = used_by(task.name.partition(".")[0], text)
+        for other in all_exercises():
+            name = other.name.partition(".")[0]
+            if isinstance(other, WriteBlock) and other.chapter == task.chapter and name in used:
+                written = untried(other, module, self.folder) is None
+                if written and complaint(other, getattr(module, name)):
+                    return f"it uses your {other.id} ({other.name}), which is broken: begin there"
+        return ""
 
     def diagnosis(self, row: Row) -> str:
         """Return which known mistake a broken answer is, or nothing."""
@@ -69,7 +83,8 @@ class Examiner:
         reasons = [f"chapter {LESSON_OF[module].number} ({why})" for module, why in needed.items()]
         if not reasons or row.state not in (YOURS, BROKEN):
             return row
-        return replace(row, note=f"with the library's {' and '.join(reasons)}")
+        note = f"with the library's {' and '.join(reasons)}"
+        return replace(row, note=f"{note}; {row.note}" if row.note else note)
 
     def culprit(self, task: WriteBlock) -> str:
         """Name the earlier block because of which a block fails that is right by itself."""
@@ -95,14 +110,31 @@ def complaint(task: Exercise, answer: Any) -> str:
     try:
         quietly(judge, task, answer)
     except AssertionError as error:
-        return str(error).strip() or "an assertion fails"
+        return located(str(error).strip() or "an assertion fails", error, answer)
     except SystemExit:
         return "it calls sys.exit"
     except MemoryError:
         return "it needs more memory than there is"
     except BaseException as error:  # a learner's code may raise anything
-        return f"{type(error).__name__}: {first_line(error)}"
+        return located(f"{type(error).__name__}: {first_line(error)}", error, answer)
     return ""
+
+
+def located(claim: str, error: BaseException, answer: Any) -> str:
+    """Return a claim with the line of the learner's at which the error was raised, if it was there.
+
+    An error that a check has turned into a claim is the cause of that claim.
+    """
+    module = sys.modules.get(str(getattr(answer, "__module__", "")))
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return claim
+    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
+    mine = [frame for frame in frames if Path(frame.filename).parent == Path(file).parent]
+    if not mine or not mine[-1].line:
+        return claim
+    place = f"{Path(mine[-1].filename).name}, line {mine[-1].lineno}"
+    return f"{claim.rstrip('.: ')}. It comes from {place}: {mine[-1].line}"
 
 
 def quietly(function: Callable, *args: Any) -> Any:

@@ -9,7 +9,8 @@ solution works and which real mistake it avoids. A third hint is made from the s
     The learner writes a function, class or method of the chapter, the `target` ("layer_norm",
     "Encoder", "Trainer.step"). Its body is emptied in the learner's folder, except for the methods
     of a class that `keep` names. `check` is the name of a check in `transformer.checks`, or a
-    function of the implementation that raises an AssertionError. The reference is the solution.
+    function of the implementation that raises an AssertionError. If the check is of something
+    larger, `inside` makes that of what is written. The reference is the solution.
 
 `Predict` and `ByHand`
     The learner assigns a value to `answer_3_2`. `solution` is a function without arguments that
@@ -71,6 +72,7 @@ class WriteBlock(Exercise):
     check: str | Callable[[Any], None]
     options: Mapping[str, Any] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
+    inside: Callable[[Any], Any] | None = None
 
     kind: ClassVar[str] = "write the block"
 

@@ -17,7 +17,7 @@ def judge(exercise: Exercise, answer: Any) -> None:
     """Raise a CheckError that says what is wrong with an answer."""
     if isinstance(exercise, WriteBlock | FindBug):
         check, options = check_of(exercise)
-        check(answer, **options)
+        check(checked(exercise, answer), **options)
     elif isinstance(exercise, WriteTest):
         judge_test(exercise, answer)
     elif isinstance(exercise, Answer):
@@ -34,6 +34,12 @@ def check_of(exercise: WriteBlock | FindBug) -> tuple[Callable[..., None], dict[
     return getattr(checks, exercise.check), dict(exercise.options)
 
 
+def checked(exercise: WriteBlock | FindBug, answer: Any) -> Any:
+    """Return what is given to the check: the answer, or what it is a part of."""
+    inside = exercise.inside if isinstance(exercise, WriteBlock) else None
+    return inside(answer) if inside else answer
+
+
 def reference(exercise: WriteBlock | FindBug | WriteTest) -> Any:
     """Return what the library has for an exercise: the function or class that is right."""
     return getattr(lesson(exercise.chapter).load(), exercise.target.partition(".")[0])
@@ -43,15 +49,28 @@ def reference(exercise: WriteBlock | FindBug | WriteTest) -> Any:
 
 
 def judge_value(exercise: Answer, value: Any) -> None:
-    """Compare a value with the truth, and name the mistake that gives the same."""
+    """Compare a value with the truth, and name the mistake that gives the same first wrong item."""
     got = plain(value)
     where = difference(got, plain(exercise.solution()), exercise.tolerance)
     if not where:
         return
-    for cause, wrong in exercise.mistakes.items():
-        if not difference(got, plain(wrong), exercise.tolerance):
-            raise CheckError(f"{where}. {cause}")
-    raise CheckError(where)
+    wanted = plain(exercise.solution())
+    first = until_wrong(got, wanted, exercise.tolerance)
+    alike = {
+        cause: until_wrong(got, plain(wrong), exercise.tolerance)
+        for cause, wrong in exercise.mistakes.items()
+        if until_wrong(plain(wrong), wanted, exercise.tolerance) == first
+    }
+    cause = max(alike, key=lambda cause: alike[cause], default="")
+    raise CheckError(f"{where}. {cause}" if cause and alike[cause] > first else where)
+
+
+def until_wrong(got: Any, want: Any, tolerance: float) -> int:
+    """Return how many items of two lists agree before the first that does not."""
+    if not isinstance(got, list) or not isinstance(want, list) or len(got) != len(want):
+        return 0 if difference(got, want, tolerance) else 1
+    pairs = enumerate(zip(got, want, strict=True))
+    return next((n for n, (g, w) in pairs if difference(g, w, tolerance)), len(want))
 
 
 def plain(value: Any) -> Any:
@@ -69,7 +88,7 @@ def difference(got: Any, want: Any, tolerance: float, place: str = "the answer")
         if not isinstance(got, list) or len(got) != len(want):
             return f"{place} must be a list of {len(want)}, not {shown(got)}"
         parts = zip(got, want, range(1, len(want) + 1))
-        found = (difference(g, w, tolerance, f"{place}, item {n}") for g, w, n in parts)
+        found = (difference(g, w, tolerance, f"item {n} of {place}") for g, w, n in parts)
         return next(filter(None, found), "")
     if isinstance(want, bool | str):
         right = type(got) is type(want) and got == want
@@ -91,9 +110,10 @@ def shown(value: Any) -> str:
 
 def judge_test(exercise: WriteTest, test: Callable[[Any], None]) -> None:
     """Expect a test to accept what is right, and to refuse enough of the known mistakes."""
-    complaint = refused(test, reference(exercise))
-    if complaint:
-        raise CheckError(f"it refuses an implementation that is right: {complaint}")
+    error = refused(test, reference(exercise))
+    if error is not None:
+        message = f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
+        raise CheckError(f"it refuses an implementation that is right: {message}") from error
     results = list(verdicts(exercise, test))
     survivors = [sentence for sentence, caught in results if not caught]
     killed = len(results) - len(survivors)
@@ -105,11 +125,11 @@ def judge_test(exercise: WriteTest, test: Callable[[Any], None]) -> None:
 def verdicts(exercise: WriteTest, test: Callable[[Any], None]) -> Iterator[tuple[str, bool]]:
     """Yield the sentence of each known mistake, and whether the test finds it."""
     for member in zoo.members(exercise.check):
-        yield member.sentence, bool(refused(test, member.wrong))
+        yield member.sentence, refused(test, member.wrong) is not None
 
 
-def refused(test: Callable[[Any], None], implementation: Any) -> str:
-    """Return how a test refuses an implementation, or nothing if it accepts it.
+def refused(test: Callable[[Any], None], implementation: Any) -> Exception | None:
+    """Return the error with which a test refuses an implementation, or None if it accepts it.
 
     A function is handed over under another name, so that a test sees what it does and not what it
     is called.
@@ -124,6 +144,5 @@ def refused(test: Callable[[Any], None], implementation: Any) -> str:
         try:
             test(given)
         except Exception as error:
-            message = first_line(error)
-            return f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return ""
+            return error
+    return None

@@ -49,3 +49,20 @@ def is_unchanged(task: FindBug, folder: Folder) -> bool:
     given = definition(ast.parse(starter(task, folder.state.seed)), task.name)
     now = definition(ast.parse(text), task.name)
     return given is not None and now is not None and ast.dump(given) == ast.dump(now)
+
+
+def used_by(name: str, text: str) -> set[str]:
+    """Return the top-level definitions of a module that one of them uses, directly or not."""
+    nodes = {
+        node.name: node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        node = nodes.get(waiting.pop())
+        names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)} if node else set()
+        waiting += sorted((names & nodes.keys()) - found - {name})
+        found |= names & nodes.keys()
+    return found - {name}

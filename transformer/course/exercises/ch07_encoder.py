@@ -320,8 +320,8 @@ Write a test of `EncoderLayer`. It gets an implementation, makes layers with
 `implementation(d_model, n_heads, d_ff, dropout, residual)`, of which the last two may be left out,
 and raises an error if the implementation is wrong.
 
-Seven implementations that people have really written will be tried. Your test must accept what is
-right and refuse **at least 5 of the 7**. You may use the attributes `self_attention`,
+Eight implementations that people have really written will be tried. Your test must accept what is
+right and refuse **at least 5 of the 8**. You may use the attributes `self_attention`,
 `feed_forward` and `residuals`; a residual has a `norm` with `gain` and `bias`.
 """,
         solution=test_7_5,

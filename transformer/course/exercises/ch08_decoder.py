@@ -258,9 +258,10 @@ Write a test of `DecoderLayer`. It gets an implementation, makes a layer with
 `implementation(d_model, n_heads, d_ff)`, calls it as `layer(x, memory, tgt_mask, src_mask)`, and
 raises an error if the implementation is wrong.
 
-Five implementations that people have really written will be tried. Your test must accept what is
-right and refuse **at least 4 of the 5**. You may use the attributes `self_attention`,
-`cross_attention` and `feed_forward`.
+Six implementations that people have really written will be tried. Your test must accept what is
+right and refuse **at least 4 of the 6**. You may use the attributes `self_attention`,
+`cross_attention`, `feed_forward` and `residuals`. To see where your test fails, call it in a cell
+of its own: `test_8_5(DecoderLayer)`.
 """,
         solution=test_8_5,
         hints=(
@@ -273,12 +274,13 @@ right and refuse **at least 4 of the 5**. You may use the attributes `self_atten
             "`memory[:, :5]`.",
         ),
         why="""
-Four of the five mistakes are found by asking what an output may depend on: not on later positions,
+Four of the six mistakes are found by asking what an output may depend on: not on later positions,
 in either mode, not on padding, but on the source. These are claims about every input, and two calls
 are enough to refute one.
 
 The fifth, cross-attention before self-attention, depends on the same things as the right layer. It
-takes a look inside, or numbers from elsewhere to compare with.
+takes a look inside, or numbers from elsewhere to compare with. The sixth, one residual for three
+sublayers, gives the right result in a new layer, whose gains are all 1: count the parameters.
 """,
     ),
 ]

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from transformer.course.exercise import Bug, ByHand, Exercise, FindBug, WriteBlock, WriteTest
+from transformer.inference import IncrementalDecoder, best_of
 from transformer.model import Config, Transformer
 
 # --- 12.1 -----------------------------------------------------------------------------------------
@@ -73,6 +75,22 @@ def test_12_5(implementation: Callable[..., Tensor]) -> None:
         logits[..., :2] = -math.inf
         written = ids != 0
         assert torch.equal(logits.argmax(-1)[written], ids[written]), "another token is better"
+
+
+# --- 12.6 -----------------------------------------------------------------------------------------
+
+
+def search_with(find: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return the chapter's `beam_search`, with `find` as its `beam_hypotheses`."""
+
+    def search(m, src, beam_size=5, length_penalty=1.0, max_len=64, decoder=IncrementalDecoder):
+        if min(beam_size, max_len) < 1:
+            raise ValueError(f"{beam_size=} and {max_len=} must be at least 1")
+        if len(src) == 0:
+            return src[:, :0].long(), torch.zeros(0)
+        return best_of(find(m, src, beam_size, length_penalty, max_len, decoder), m.config.pad_id)
+
+    return search
 
 
 EXERCISES: list[Exercise] = [
@@ -308,24 +326,22 @@ search that never stops would pass. One random model is not enough for this; eig
         minutes=45,
         difficulty=3,
         trains="keeping the best hypotheses, those that go on and those that have ended",
-        target="beam_search",
+        target="beam_hypotheses",
         check="check_beam_search",
+        inside=search_with,
         task="""
-Write `beam_search`. The helpers of the chapter, `collect` and `best_of`, are there.
+Write `beam_hypotheses`, the loop of beam search; `beam_search`, below, calls it.
 
-- `src` is `b k`. Return the best translation of each sentence, `b t`, padded, and its
-  log-probability, `b`.
+- The result is a list for each sentence of `src`, `b k`, to which `collect` adds its finished
+  hypotheses.
 - At every step each hypothesis is extended by every token, and log-probabilities are added. Among
   the best `beam_size` extensions of a sentence, those that end are collected; the best
   `beam_size` of those that do not end go on.
-- A sentence is complete when `beam_size` of its hypotheses have ended, or after `max_len` tokens,
-  when all that remain are cut off. The best by log-probability / length ** `length_penalty` is
-  returned.
-- `beam_size` below 1 raises a `ValueError`. `<pad>` and `<s>` are never written, dropout is off,
-  and the model is left as it was.
-- `decoder(model, src)` makes a decoder with three methods: `step(ids)`, `best_extensions(log_probs,
-  scores, k)`, which returns scores, rows and tokens of the k best extensions, each `b c`, and
-  `reorder(rows)`.
+- A sentence is complete when `beam_size` of its hypotheses have ended. After `max_len` tokens, or
+  `config.max_len` if that is less, all that remain are collected.
+- `<pad>` and `<s>` are never written, dropout is off, and the model is left as it was.
+- `make(model, src)` makes a decoder with `step(ids)`, `reorder(rows)` and
+  `best_extensions(log_probs, scores, k)`: scores, rows and tokens of the k best extensions, `b c`.
 """,
         hints=(
             "Begin with one hypothesis for each sentence. A step has five parts: "

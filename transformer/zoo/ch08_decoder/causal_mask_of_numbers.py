@@ -1,4 +1,4 @@
-"""The mask holds 0 and -∞, to be added: `~mask` fails on it."""
+"""The mask holds numbers, 0 and 1 or 0 and -∞: `&` and `~` fail on it."""
 
 import torch
 
