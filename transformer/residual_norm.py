@@ -171,7 +171,7 @@ def layer_norm(
 ) -> Float[Tensor, "... d_model"]:
     """Return every vector normalised to mean 0 and standard deviation 1, times gain plus bias.
 
-    The variance divides by d, not d - 1, and eps is added inside the root.
+    The variance divides by d_model, not d_model - 1, and eps is added inside the root.
     Source: Ba et al. 2016, section 3.1.
     """
     mean = x.mean(-1, keepdim=True)
