@@ -8,7 +8,7 @@ from parts import noise, shade
 CODE = [
     [("def ", "purple"), ("attention_weights", "blue"), ("(q, k, mask=None):", "")],
     [("    scores = ", ""), ("einsum", "blue"), ("(q, k, ", ""), ('"... q d_head,"', "green")],
-    [("        ", ""), ('" ... k d_head -> ... q k"', "green"), (")", "")],
+    [('        " ... k d_head -> ... q k"', "green"), (")", "")],
     [("    scores = scores / math.", ""), ("sqrt", "blue"), ("(q.shape[-1])", "")],
     [("    if ", "purple"), ("mask ", ""), ("is None", "purple"), (":", "")],
     [("        return ", "purple"), ("scores.", ""), ("softmax", "blue"), ("(-1)", "")],
