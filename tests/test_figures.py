@@ -211,9 +211,11 @@ def test_a_variant_has_the_same_colour_in_every_plot(shown: list[Figure]) -> Non
     plotting.plot_lines(series, among=series)
     plotting.plot_lines({"norm": [4, 4]}, among=series)
     plotting.plot_lines({"norm": [4, 4]})
-    every, one, alone = ([line.get_color() for line in f.axes[0].lines] for f in shown)
+    plotting.plot_lines({"mean": [1, 2]}, among=[*series, *series, "mean"])
+    every, one, alone, more = ([line.get_color() for line in f.axes[0].lines] for f in shown)
     assert len(set(every)) == 3
     assert one == every[2:] != alone
+    assert more[0] not in every, "a name that is listed twice has one colour"
     with pytest.raises(ValueError, match="mean must be among none, sum, norm"):
         plotting.plot_lines({"mean": [1, 2]}, among=series)
 

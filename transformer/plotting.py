@@ -249,7 +249,7 @@ def _list(values: Series) -> list:
 
 def _colours(names: Iterable[str], among: Iterable[str]) -> dict[str, str]:
     """Return the colour of each name: that of its place in `among`, or of its own place."""
-    order = list(among) or list(names)
+    order = list(dict.fromkeys(among)) or list(names)
     missing = sorted(set(names) - set(order))
     if missing:
         raise ValueError(f"{', '.join(missing)} must be among {', '.join(order)}")
