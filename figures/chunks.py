@@ -48,7 +48,7 @@ def chunks() -> Canvas:
     c = Canvas(
         900,
         506,
-        "Cross-entropy at once holds logits, softmax and gradient of all tokens; "
+        "Cross-entropy at once makes logits, log-softmax and gradient of all tokens; "
         "in chunks those of a few tokens are turned into the gradients of x and W and dropped",
     )
     heading(c, 30, 34, "all at once")
@@ -90,9 +90,10 @@ def _at_once(c: Canvas, x: float, y: float) -> None:
     states = c.matrix(x, y, CHUNKS * ROWS, FEATURES, CELL, noisy("blue", 6))
     named(c, states, "x", _shape(TOKENS, WIDTH))
     size = _megabytes(TOKENS, VOCAB)
+    names = {"logits": "logits", "softmax": "log-softmax", "gradient": "gradient"}
     sizes = {
-        "logits": f"{size} in float32,\nkept until the\nbackward pass",
-        "softmax": f"{size} again",
+        "logits": f"{size} in float32",
+        "softmax": f"{size} again,\nkept until the\nbackward pass",
         "gradient": f"{size} again",
     }
     places = [Box(table.x, y + 112 * i, table.w, CHUNKS * ROWS * CELL) for i in range(3)]
@@ -102,7 +103,7 @@ def _at_once(c: Canvas, x: float, y: float) -> None:
         )
         lines = size.count("\n")
         top = box.centre[1] - 16 - 7.5 * lines
-        _beside(c, box.x + box.w + 14, top + 7, kind, _shape(TOKENS, VOCAB))
+        _beside(c, box.x + box.w + 14, top + 7, names[kind], _shape(TOKENS, VOCAB))
         note(c, box.x + box.w + 14, top + 34 + 7.5 * lines, size, "start", 11.5)
     _product(c, states, table, places[0])
     for above, below in pairwise(places):
