@@ -783,7 +783,8 @@ class StaticDecoder(TokenDecoder):
 # right = {}
 # for name, kind in (("ancestor mask", StaticCache), ("rows stay", RowsStay), ("no mask", NoMask)):
 #     for beam in (2, 5):
-#         found, _ = beam_search(example, ids, beam, max_len=24, decoder=decoder_with(example, kind))
+#         decoder = decoder_with(example, kind)
+#         found, _ = beam_search(example, ids, beam, max_len=24, decoder=decoder)
 #         texts = decode(tokenizer, found.tolist())
 #         thirds = [exact_match(texts[i : i + 100], italian[i : i + 100]) for i in (0, 100, 200)]
 #         right[name, beam] = torch.tensor(thirds)

@@ -166,10 +166,8 @@ from transformer.training import label_smoothed_loss
 
 # %% tags=["active-ipynb"]
 # for tokens in (2_000, 192):
-#     states_mb = 4 * tokens * 128 / 1e6
-#     print(
-#         f"{tokens:5,} tokens: states {states_mb:.1f} MB · logits {states_mb * 10_000 / 128:.1f} MB"
-#     )
+#     states_mb, logits_mb = (4 * tokens * width / 1e6 for width in (128, 10_000))
+#     print(f"{tokens:5,} tokens: states {states_mb:.1f} MB · logits {logits_mb:.1f} MB")
 
 # %% [markdown]
 # The logits do not come alone: the log-softmax and the gradient are just as large. Each is written
