@@ -6,6 +6,12 @@ from itertools import pairwise
 from canvas import EDGE, INK, MUTED, TONES, Box, Canvas
 from parts import heading, named, noise, noisy, note, operator, shade, softmax
 
+# The sizes that are written beside the matrices: those of the chapter's small model.
+TOKENS = 2_000
+WIDTH = 128
+VOCAB = 10_000
+CHUNK = 192  # tokens, as in chunked_cross_entropy
+
 # The last layer, drawn as small as possible.
 FEATURES = 2
 WORDS = 18  # in the vocabulary
@@ -28,21 +34,31 @@ def _entry(kind: str, i: int, j: int) -> str:
     return shade("orange", min(1, 0.1 + 2.5 * abs(SOFTMAX[i][j] - (j == LABELS[i]))))
 
 
+def _shape(rows: int, columns: int) -> str:
+    return f"({rows:,}, {columns:,})"
+
+
+def _megabytes(rows: int, columns: int) -> str:
+    """Return the size of a matrix in float32, such as 80 MB or 7.7 MB."""
+    return f"{4 * rows * columns / 1e6:.2g} MB"
+
+
 def chunks() -> Canvas:
     """Draw cross-entropy over all tokens at once, and beside it in chunks."""
     c = Canvas(
         900,
         506,
-        "Cross-entropy at once holds logits, softmax and gradient of all tokens; "
-        "in chunks those of 192 tokens are turned into the gradients of x and W and dropped",
+        "Cross-entropy at once makes logits, log-softmax and gradient of all tokens; "
+        "in chunks those of a few tokens are turned into the gradients of x and W and dropped",
     )
     heading(c, 30, 34, "all at once")
-    heading(c, 468, 34, "in chunks of 192 tokens")
+    heading(c, 468, 34, f"in chunks of {CHUNK} tokens")
     c.line((446, 24), (446, 484), colour=EDGE)
     _at_once(c, 62, 136)
     _in_chunks(c, 500, 136)
     note(c, 30, 482, "the more tokens, the more memory", "start")
-    note(c, 468, 482, "20 MB each, then dropped; what stays is as large as x and W", "start")
+    size = _megabytes(CHUNK, VOCAB)
+    note(c, 468, 482, f"{size} each, then dropped; what stays is as large as x and W", "start")
     return c
 
 
@@ -54,7 +70,7 @@ def _beside(c: Canvas, x: float, y: float, name: str, shape: str) -> None:
 
 def _table(c: Canvas, x: float, y: float) -> Box:
     table = c.matrix(x, y, FEATURES, WORDS, CELL, noisy("rose", 2))
-    _beside(c, x + table.w + 14, table.centre[1], "Wᵀ", "(128, 10,000)")
+    _beside(c, x + table.w + 14, table.centre[1], "Wᵀ", _shape(WIDTH, VOCAB))
     return table
 
 
@@ -72,11 +88,13 @@ def _at_once(c: Canvas, x: float, y: float) -> None:
     """Draw three matrices of all tokens by the whole vocabulary, one below the other."""
     table = _table(c, x + 66, y - 62)
     states = c.matrix(x, y, CHUNKS * ROWS, FEATURES, CELL, noisy("blue", 6))
-    named(c, states, "x", "(2,000, 128)")
+    named(c, states, "x", _shape(TOKENS, WIDTH))
+    size = _megabytes(TOKENS, VOCAB)
+    names = {"logits": "logits", "softmax": "log-softmax", "gradient": "gradient"}
     sizes = {
-        "logits": "80 MB in float32,\nkept until the\nbackward pass",
-        "softmax": "80 MB again",
-        "gradient": "80 MB again",
+        "logits": f"{size} in float32",
+        "softmax": f"{size} again,\nkept until the\nbackward pass",
+        "gradient": f"{size} again",
     }
     places = [Box(table.x, y + 112 * i, table.w, CHUNKS * ROWS * CELL) for i in range(3)]
     for box, (kind, size) in zip(places, sizes.items(), strict=True):
@@ -85,7 +103,7 @@ def _at_once(c: Canvas, x: float, y: float) -> None:
         )
         lines = size.count("\n")
         top = box.centre[1] - 16 - 7.5 * lines
-        _beside(c, box.x + box.w + 14, top + 7, kind, "(2,000, 10,000)")
+        _beside(c, box.x + box.w + 14, top + 7, names[kind], _shape(TOKENS, VOCAB))
         note(c, box.x + box.w + 14, top + 34 + 7.5 * lines, size, "start", 11.5)
     _product(c, states, table, places[0])
     for above, below in pairwise(places):
@@ -116,7 +134,7 @@ def _whole(bands: Sequence[Box]) -> Box:
 def _chunk(c: Canvas, kind: str, x: float, y: float) -> Box:
     """Draw the logits or the gradient of the chunk at work, named at the right."""
     box = c.matrix(x, y, ROWS, WORDS, CELL, lambda i, j: _entry(kind, ROWS * NOW + i, j))
-    _beside(c, x + box.w + 36, box.centre[1], kind, "(192, 10,000)")
+    _beside(c, x + box.w + 36, box.centre[1], kind, _shape(CHUNK, VOCAB))
     return box
 
 
@@ -124,7 +142,7 @@ def _in_chunks(c: Canvas, x: float, y: float) -> None:
     """Draw one chunk on its way to the gradients; the chunks before and after it are outlines."""
     table = _table(c, x + 66, y - 62)
     bands = _bands(c, x, y, noisy("blue", 6), CHUNKS)
-    named(c, _whole(bands), "x", "(2,000, 128)")
+    named(c, _whole(bands), "x", _shape(TOKENS, WIDTH))
     for chunk, band in enumerate(bands):
         if chunk != NOW:
             c.box(
@@ -156,7 +174,7 @@ def _gradients(c: Canvas, x: float, gradient: Box) -> None:
     """Draw the use of the logits' gradient: a band of one gradient, a summand of the other."""
     colour = TONES["orange"].edge
     bands = _bands(c, x, gradient.y - NOW * (ROWS * CELL + GAP), noisy("orange", 8), NOW + 1)
-    named(c, _whole(bands), "gradient of x", "(2,000, 128)")
+    named(c, _whole(bands), "gradient of x", _shape(TOKENS, WIDTH))
     band = bands[NOW]
     c.frame(band.x - 2, band.y - 2, band.w + 4, band.h + 4, INK, radius=4, stroke=1.6)
     c.arrow(
@@ -182,7 +200,7 @@ def _gradients(c: Canvas, x: float, gradient: Box) -> None:
     )
     c.text(bend + 16, plus.centre[1] + 12, "sum of the\nchunks", 11.5, colour=MUTED, anchor="start")
     c.text(total.centre[0], total.y + total.h + 14, "gradient of Wᵀ", 13, "bold")
-    c.text(total.centre[0], total.y + total.h + 32, "(128, 10,000)", 11.5, "mono", MUTED)
+    c.text(total.centre[0], total.y + total.h + 32, _shape(WIDTH, VOCAB), 11.5, "mono", MUTED)
 
 
 DIAGRAMS: dict[str, Callable[[], Canvas]] = {"15_chunks": chunks}

@@ -7,9 +7,9 @@ from parts import noise, shade
 
 CODE = [
     [("def ", "purple"), ("attention_weights", "blue"), ("(q, k, mask=None):", "")],
-    [("    scores = ", ""), ("einsum", "blue"), ("(", "")],
-    [("        q, k, ", ""), ('"... q d, ... k d -> ... q k"', "green")],
-    [("    ) / math.", ""), ("sqrt", "blue"), ("(q.shape[-1])", "")],
+    [("    scores = ", ""), ("einsum", "blue"), ("(q, k, ", ""), ('"... q d_head,"', "green")],
+    [('        " ... k d_head -> ... q k"', "green"), (")", "")],
+    [("    scores = scores / math.", ""), ("sqrt", "blue"), ("(q.shape[-1])", "")],
     [("    if ", "purple"), ("mask ", ""), ("is None", "purple"), (":", "")],
     [("        return ", "purple"), ("scores.", ""), ("softmax", "blue"), ("(-1)", "")],
     [("    …", "")],
@@ -71,7 +71,7 @@ def _notebook(c: Canvas, window: Box) -> None:
     c.text(x, y + 26, "3 · Attention", 17, "bold", anchor="start")
     c.text(x, y + 50, "What a word means depends", 11.5, colour=MUTED, anchor="start")
     c.text(x, y + 66, "on the words around it.", 11.5, colour=MUTED, anchor="start")
-    c.text(window.centre[0], y + 94, "softmax(QKᵀ / √d) V", 14, "italic")
+    c.text(window.centre[0], y + 94, "softmax(QKᵀ / √d_head) V", 14, "italic")
     c.text(x - 2, y + 127, "[3]:", 9.5, "mono", "#94a3b8", "start")
     c.box(x + 28, y + 113, 204, 28, tone="grey", radius=5)
     c.text(x + 36, y + 127, "plot_attention(weights)", 11, "mono", anchor="start")

@@ -187,6 +187,48 @@ def test_lines_and_bars_show_their_values(shown: list[Figure]) -> None:
         plotting.plot_lines({"with": [1.0, 2.0]}, x=[1, 2, 3])
 
 
+def crossed(figure: Figure) -> list[str]:
+    """List the lines that pass through the legend of a figure."""
+    axes = figure.axes[0]
+    legend = axes.get_legend() or figure.legends[0]
+    box = legend.get_window_extent()
+    paths = {
+        line.get_label(): line.get_transform().transform_path(line.get_path())
+        for line in axes.lines
+    }
+    return [name for name, path in paths.items() if path.intersects_bbox(box, filled=False)]
+
+
+def test_no_line_passes_through_the_legend(shown: list[Figure]) -> None:
+    steps = torch.arange(64)
+    plotting.plot_lines({f"wave {n}": (steps / n).sin() for n in (1, 3, 10, 40)})
+    plotting.plot_lines({"low": 0 * steps, "rises": steps})
+    assert [crossed(figure) for figure in shown] == [[], []]
+    assert [bool(figure.legends) for figure in shown] == [True, False], "beside, where it must be"
+
+
+def test_a_variant_has_the_same_colour_in_every_plot(shown: list[Figure]) -> None:
+    series = {"none": [1, 2], "sum": [2, 3], "norm": [4, 4]}
+    plotting.plot_lines(series, among=series)
+    plotting.plot_lines({"norm": [4, 4]}, among=series)
+    plotting.plot_lines({"norm": [4, 4]})
+    plotting.plot_lines({"mean": [1, 2]}, among=[*series, *series, "mean"])
+    every, one, alone, more = ([line.get_color() for line in f.axes[0].lines] for f in shown)
+    assert len(set(every)) == 3
+    assert one == every[2:] != alone
+    assert more[0] not in every, "a name that is listed twice has one colour"
+    with pytest.raises(ValueError, match="mean must be among none, sum, norm"):
+        plotting.plot_lines({"mean": [1, 2]}, among=series)
+
+
+def test_a_line_that_covers_another_is_dashed(shown: list[Figure]) -> None:
+    rises = torch.arange(20.0)
+    plotting.plot_lines({"a": rises, "b": 20 - rises, "c": rises + 0.01})
+    plotting.plot_lines({"a": 10 ** (-rises), "b": 10 ** (-rises / 2)}, logy=True)
+    styles = [[line.get_linestyle() != "-" for line in figure.axes[0].lines] for figure in shown]
+    assert styles == [[False, False, True], [False, False]]
+
+
 HISTORY = [
     {"step": 0, "train_loss": 5.0, "val_loss": 5.1, "learning_rate": 0.0},
     {"step": 10, "train_loss": 4.0, "learning_rate": 1e-3},

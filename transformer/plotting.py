@@ -4,7 +4,7 @@ Each function draws a figure, shows it and returns None, so that it can end a no
 printing. In plots of attention and of masks, rows are queries and columns are keys.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ STYLE: dict[Any, Any] = {
 DPI = 90
 MAX_ANNOTATED = 100
 """The largest number of cells of a heat map that still get their values as text."""
+COVERED = 2.0
+"""How near a point of a line must be to another line's to hide it, in pixels."""
 
 Value = Tensor | float | int
 Series = Tensor | Sequence[Value]
@@ -136,10 +138,13 @@ def plot_lines(
     ylabel: str = "",
     title: str | None = None,
     logy: bool = False,
+    among: Iterable[str] = (),
 ) -> None:
     """Show one line for each named series, over `x` or over 0, 1, 2 …
 
-    Raises ValueError if there is no series, or if a series is not as long as `x`.
+    `among` lists the names of all variants that a chapter compares. A variant has the colour of its
+    place there, in every plot that is given the same list. Raises ValueError if there is no series,
+    if a series is not as long as `x`, or if its name is not in `among`.
     """
     lines = {name: _list(values) for name, values in series.items()}
     if not lines:
@@ -148,18 +153,21 @@ def plot_lines(
     for name, values in lines.items():
         if xs is not None and len(values) != len(xs):
             raise ValueError(f"series {name!r} has {len(values)} values, but x has {len(xs)}")
+    colours = _colours(lines, among)
     with _shown() as figure:
         figure.set_size_inches(5.6, 2.8)
         axes = figure.add_subplot()
         for name, values in lines.items():
-            axes.plot(range(len(values)) if xs is None else xs, values, label=name)
+            places = range(len(values)) if xs is None else xs
+            axes.plot(places, values, label=name, color=colours[name])
         _finish(axes, xlabel, ylabel, title)
         if logy:
             axes.set_yscale("log")
-        if xs is None:
+        if xs is None or all(float(x).is_integer() for x in xs):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _dash_what_covers(axes)
         if len(lines) > 1:
-            axes.legend()
+            _add_legend(figure, axes)
 
 
 def plot_bars(values: Mapping[str, Value], ylabel: str = "", title: str | None = None) -> None:
@@ -177,6 +185,7 @@ def plot_bars(values: Mapping[str, Value], ylabel: str = "", title: str | None =
         axes.bar_label(bars, fmt="{:.4g}", padding=2, fontsize=8.5)
         axes.margins(y=0.15)
         _finish(axes, "", ylabel, title)
+        axes.xaxis.grid(False)
 
 
 def plot_curves(history: History, path: str | Path | None = None) -> Path | None:
@@ -236,6 +245,38 @@ def _matrices(weights: Matrix | Sequence[Matrix]) -> list[Tensor]:
 def _list(values: Series) -> list:
     """Return a series as a list of numbers."""
     return torch.as_tensor(values).detach().cpu().flatten().tolist()
+
+
+def _colours(names: Iterable[str], among: Iterable[str]) -> dict[str, str]:
+    """Return the colour of each name: that of its place in `among`, or of its own place."""
+    order = list(dict.fromkeys(among)) or list(names)
+    missing = sorted(set(names) - set(order))
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be among {', '.join(order)}")
+    return {name: COLOURS[order.index(name) % len(COLOURS)] for name in names}
+
+
+def _dash_what_covers(axes: Axes) -> None:
+    """Dash each line that runs on top of an earlier one almost everywhere, so that both show."""
+    seen: list[Tensor] = []
+    for line in axes.lines:
+        points = torch.as_tensor(line.get_transform().transform(line.get_xydata()))
+        away = [(points - other).norm(dim=1) for other in seen if other.shape == points.shape]
+        if any((distance < COVERED).float().mean() > 0.9 for distance in away):
+            line.set_linestyle((0, (4, 4)))
+        seen.append(points)
+
+
+def _add_legend(figure: Figure, axes: Axes) -> None:
+    """Put the legend where no line passes: into the axes if there is room, or else beside them."""
+    legend = axes.legend()
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    paths = [line.get_transform().transform_path(line.get_path()) for line in axes.lines]
+    if any(path.intersects_bbox(box, filled=False) for path in paths):
+        legend.remove()
+        figure.set_size_inches(7.2, 2.8)
+        figure.legend(loc="outside right center")
 
 
 def _check_labels(matrix: Tensor, **labels: Labels) -> None:

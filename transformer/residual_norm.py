@@ -171,7 +171,7 @@ def layer_norm(
 ) -> Float[Tensor, "... d_model"]:
     """Return every vector normalised to mean 0 and standard deviation 1, times gain plus bias.
 
-    The variance divides by d, not d - 1, and eps is added inside the root.
+    The variance divides by d_model, not d_model - 1, and eps is added inside the root.
     Source: Ba et al. 2016, section 3.1.
     """
     mean = x.mean(-1, keepdim=True)
@@ -473,7 +473,7 @@ class PreNorm(PostNorm):
 # %% tags=["active-ipynb"]
 # both = {name: gradients[name] for name in ("post-norm", "pre-norm")}
 #
-# plot_lines(both, title="Post-norm and pre-norm, before the first step", **axes)
+# plot_lines(both, title="Post-norm and pre-norm, before the first step", among=gradients, **axes)
 
 # %% [markdown]
 # In post-norm, the last layers receive the largest gradients, so their first steps are large. In
@@ -545,7 +545,13 @@ class PreNorm(PostNorm):
 #     assert at_the_end.min() > 0.8 if learned else at_the_end.max() < 0.4
 #
 # means = {name: right.mean(0) for name, right in curves.items()}
-# plot_lines(means, xlabel="step", ylabel="share right", title="Copy: mean of 3 seeds, 16 layers")
+# plot_lines(
+#     means,
+#     xlabel="step",
+#     ylabel="share right",
+#     title="Copy: mean of 3 seeds, 16 layers",
+#     among=[*gradients, *means],  # the colours of the plots above
+# )
 
 # %% [markdown]
 # Only sum and norm together learn it; with one of them alone the stack stays near one in ten, which

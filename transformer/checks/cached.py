@@ -47,7 +47,7 @@ def hypotheses_are_reordered(decoder_class: Callable, model: Transformer, src: T
 
     def logits_after(second: Tensor) -> Tensor:
         written = torch.stack([torch.ones_like(second), second, third], dim=1)
-        return model(repeat(src, "b k -> (b n) k", n=3), written)[:, -1]
+        return model(repeat(src, "b k -> (b beam) k", beam=3), written)[:, -1]
 
     cause = "reorder left the cache in the old order: keys and values move with their hypotheses."
     suspects = {cause: lambda: logits_after(second)}
@@ -63,7 +63,7 @@ def with_hypotheses(
     decoder = call(decoder_class, model, src)
     call(decoder.step, src.new_full((len(src),), model.config.bos_id))
     first = torch.arange(len(src), device=src.device)
-    call(decoder.reorder, repeat(first, "b -> b n", n=len(second) // len(src)))
+    call(decoder.reorder, repeat(first, "b -> b beam", beam=len(second) // len(src)))
     call(decoder.step, second)
     return decoder
 
@@ -79,14 +79,14 @@ def sentences_leave(decoder_class: Callable, model: Transformer, src: Tensor, st
     def masked_by_another() -> Tensor:
         # Only the third step gets the mask of the other sentence.
         real = src[[stay, stay, 1 - stay]] != model.config.pad_id
-        memory = repeat(model.encode(src[[stay]]), "1 k d -> n k d", n=2)
+        memory = repeat(model.encode(src[[stay]]), "1 k d_model -> beam k d_model", beam=2)
         src_mask = rearrange(real, "q k -> 1 1 q k")
         past = only_past(3, src.device)
         states = model.decoder(embedded(model, kept), memory, past, src_mask)
         return model.logits(states)[:, -1]
 
     cause = "The mask of a sentence that left is still there: reorder must drop it too."
-    want = model(repeat(src[[stay]], "1 k -> n k", n=2), kept)[:, -1]
+    want = model(repeat(src[[stay]], "1 k -> beam k", beam=2), kept)[:, -1]
     where = f"2 sentences with 2 hypotheses each, after reorder({rows.tolist()})"
     agree(call(decoder.step, kept[:, 2]), want, where, {cause: masked_by_another}, 2e-5)
 

@@ -18,7 +18,10 @@ from transformer.checks.harness import (
 
 @check("the table's rows times √d_model, unit variance, gradient, dtype")
 def check_embedding(cls: type, *, device: torch.device | str = "cpu") -> None:
-    """Check a class made by cls(vocab_size, d_model) with the table `weight`: ids b t to b t d."""
+    """Check a class made by cls(vocab_size, d_model) with the table `weight`.
+
+    It turns ids b t into b t d_model.
+    """
     t, d_model = sizes(5, 64)
     scale = math.sqrt(d_model)
     embedding = call(cls, 1000, d_model).to(device)

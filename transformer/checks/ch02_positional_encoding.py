@@ -16,7 +16,7 @@ def wave(position: int, feature: int, d_model: int) -> float:
 
 
 def wave_table(n_positions: int, d_model: int, formula: Callable = wave, first: int = 0) -> Tensor:
-    """Return a table of waves t d, number by number."""
+    """Return a table of waves t d_model, number by number."""
     positions = range(first, first + n_positions)
     return torch.tensor([[formula(t, i, d_model) for i in range(d_model)] for t in positions])
 
@@ -56,7 +56,7 @@ def table_suspects(n_positions: int, d_model: int) -> Suspects:
 
 @check("equal to the formula, odd widths, far positions")
 def check_positions(fn: Callable, *, device: torch.device | str = "cpu") -> None:
-    """Check a function of (n_positions, d_model) that gives the sinusoidal table t d."""
+    """Check a function of (n_positions, d_model) that gives the sinusoidal table t d_model."""
     n, half = sizes(9, 3)
     where = f"for {n} positions and width {2 * half}"
     agree(call(fn, n, 2 * half), wave_table(n, 2 * half), where, table_suspects(n, 2 * half))
@@ -69,12 +69,12 @@ def check_positions(fn: Callable, *, device: torch.device | str = "cpu") -> None
 
 @check("adds the position, from any start, moves with the model, refuses what is too long")
 def check_positional_encoding(cls: type, *, device: torch.device | str = "cpu") -> None:
-    """Check a class made by cls(d_model, max_len), called with x b t d and start."""
+    """Check a class made by cls(d_model, max_len), called with x b t d_model and start."""
     t, d_model, start, max_len = sizes(5, 8, 3, 20)
     module = call(cls, d_model, max_len).to(device).eval()
     x = torch.randn(2, t, d_model).to(device)
     table = wave_table(max_len, d_model).to(device)
-    along_batch = "The table was read along the batch: positions are the axis t of b t d."
+    along_batch = "The table was read along the batch: positions are the axis t of b t d_model."
     suspects = {
         along_batch: lambda: x + table[:2].unsqueeze(1),
         "The position replaces the word: add them.": lambda: table[:t].expand(2, t, d_model),

@@ -58,9 +58,9 @@ def scale_suspects(q: Tensor, k: Tensor, finish: Finish) -> Suspects:
         return lambda: finish(true_weights(q, k, scale=scale))
 
     return {
-        "The scores are not scaled: divide by √d.": scaled(1.0),
-        "The scores are divided by d: the divisor is √d.": scaled(1 / d),
-        "The scores are multiplied by √d: divide.": scaled(d**0.5),
+        "The scores are not scaled: divide by √d_head.": scaled(1.0),
+        "The scores are divided by d_head: the divisor is √d_head.": scaled(1 / d),
+        "The scores are multiplied by √d_head: divide.": scaled(d**0.5),
         over_queries: lambda: finish(true_weights(q, k, dim=-2)),
     }
 
@@ -139,7 +139,7 @@ def try_corners(run: Callable, finish: Finish, device: torch.device | str) -> No
 
 @check("rows sum to 1, equal to the formula, masks, empty rows, float16 to float64")
 def check_attention_weights(fn: Callable, *, device: torch.device | str = "cpu") -> None:
-    """Check a function of (q: … q d, k: … k d, mask: … q k or None) that gives weights … q k."""
+    """Check a function of (q: … q d_head, k: … k d_head, mask: … q k) giving weights … q k."""
     for dtype in DTYPES:
         try_attention(fn, lambda weights: weights, dtype, device)
     try_corners(fn, lambda weights: weights, device)
@@ -147,7 +147,10 @@ def check_attention_weights(fn: Callable, *, device: torch.device | str = "cpu")
 
 @check("equal to PyTorch, masks, empty rows, float16 to float64")
 def check_attention(fn: Callable, *, device: torch.device | str = "cpu") -> None:
-    """Check a function of (q: … q d, k: … k d, v: … k d_v, mask: … q k or None), giving … q d_v."""
+    """Check a function of (q: … q d_head, k: … k d_head, v: … k d_v, mask: … q k).
+
+    It gives … q d_v; the mask may be None.
+    """
     q_len, k_len, d, d_v = sizes(5, 7, 4, 6)
     q, k, v = (torch.randn(2, t, d).to(device) for t in (q_len, k_len, k_len))
     suspects = {

@@ -23,8 +23,8 @@ from transformer.checks.harness import (
 from transformer.checks.twins import torch_attention
 from transformer.multi_head import MultiHeadAttention
 
-SPLIT = "b t (h d) -> b h t d"
-MERGE = "b h t d -> b t (h d)"
+SPLIT = "b t (h d_head) -> b h t d_head"
+MERGE = "b h t d_head -> b t (h d_head)"
 
 
 def heads_by_hand(
@@ -56,7 +56,7 @@ def head_suspects(module: nn.Module, x: Tensor, memory: Tensor) -> Suspects:
     split = f"The heads are split {by_view}. Move the axis: rearrange '{SPLIT}'."
     merged = f"The heads are merged {by_view}. Move the axis back: rearrange '{MERGE}'."
     both = f"The heads are split and merged {by_view}. Use rearrange."
-    interleaved = "The features of a head are every n_heads-th: it is (h d), not (d h)."
+    interleaved = "The features of a head are every n_heads-th: it is (h d_head), not (d_head h)."
     scaled = (
         "The scores are divided by √d_model: a head has d_model / n_heads features, "
         "divide by their root."
@@ -68,7 +68,7 @@ def head_suspects(module: nn.Module, x: Tensor, memory: Tensor) -> Suspects:
         merged: lambda: run(memory, merge="view"),
         both: lambda: run(memory, split="view", merge="view"),
         interleaved: lambda: run(
-            memory, split="b t (d h) -> b h t d", merge="b h t d -> b t (d h)"
+            memory, split="b t (d_head h) -> b h t d_head", merge="b h t d_head -> b t (d_head h)"
         ),
         scaled: lambda: run(memory, scale=scale),
         "Keys and values come from x: they come from memory.": lambda: run(x),
@@ -88,7 +88,7 @@ def without_output(module: nn.Module, x: Tensor, memory: Tensor) -> Tensor:
 def check_multi_head(cls: type, *, device: torch.device | str = "cpu") -> None:
     """Check a class made by cls(d_model, n_heads) with w_q, w_k, w_v and w_o.
 
-    It is called with x b q d, memory b k d and a mask, and gives b q d.
+    It is called with x b q d_model, memory b k d_model and a mask, and gives b q d_model.
     """
     module = shaken(call(cls, 12, 3), device)
     x, memory = (torch.randn(2, t, 12).to(device) for t in sizes(5, 7))
@@ -129,7 +129,10 @@ def heads_use_masks(module: nn.Module, x: Tensor, memory: Tensor, where: str) ->
 
 @check("the weights that the model uses, mask included")
 def check_head_weights(fn: Callable, *, device: torch.device | str = "cpu") -> None:
-    """Check a function of (module, x: b q d, memory: b k d, mask) that gives weights b h q k."""
+    """Check a function of (module, x: b q d_model, memory: b k d_model, mask).
+
+    It gives weights b h q k.
+    """
     module = shaken(MultiHeadAttention(12, 3), device)
     x, memory = (torch.randn(2, t, 12).to(device) for t in sizes(5, 7))
     real = end_hidden(memory)

@@ -32,8 +32,8 @@ def norm_suspects(x: Tensor, gain: Tensor, bias: Tensor) -> Suspects:
     centred = x - x.mean(-1, keepdim=True)
     variance = x.var(-1, keepdim=True, correction=0)
     unbiased = (
-        "The standard deviation divides by d - 1, as torch.std does by default: "
-        "divide by d (correction=0)."
+        "The standard deviation divides by d_model - 1, as torch.std does by default: "
+        "divide by d_model (correction=0)."
     )
     everything = "Mean and variance are taken over the whole tensor: each vector has its own."
     positions = (
@@ -51,7 +51,7 @@ def norm_suspects(x: Tensor, gain: Tensor, bias: Tensor) -> Suspects:
 
 @check("equal to PyTorch, small variances, constant vectors, dtype")
 def check_layer_norm(fn: Callable, *, device: torch.device | str = "cpu") -> None:
-    """Check a function of (x: … d, gain: d, bias: d, eps) that gives … d."""
+    """Check a function of (x: … d_model, gain: d_model, bias: d_model, eps), giving … d_model."""
     t, d = sizes(5, 4)
     x, gain, bias = (torch.randn(*shape).to(device) for shape in ((2, t, d), (d,), (d,)))
     x = 3 * x + 1
@@ -98,8 +98,8 @@ def check_residual(
 ) -> None:
     """Check a class made by cls(d_model, dropout) with `norm`, `dropout` and `final`.
 
-    It is called with x b t d and a sublayer. `placement` is "post" for norm(x + f(x)) or "pre" for
-    x + f(norm(x)).
+    It is called with x b t d_model and a sublayer. `placement` is "post" for norm(x + f(x)) or
+    "pre" for x + f(norm(x)).
     """
     t, d = sizes(5, 6)
     module = shaken(call(cls, d, 0.0), device)

@@ -35,7 +35,7 @@ def feed_forward_suspects(w_1: nn.Module, w_2: nn.Module, x: Tensor) -> Suspects
 
 @check("equal to its equation, each position alone, gradient")
 def check_feed_forward(cls: type, *, device: torch.device | str = "cpu") -> None:
-    """Check a class made by cls(d_model, d_ff) with w_1 and w_2, called with x b t d."""
+    """Check a class made by cls(d_model, d_ff) with w_1 and w_2, called with x b t d_model."""
     t, d_model, d_ff = sizes(5, 6, 14)
     module = shaken(call(cls, d_model, d_ff), device)
     x = torch.randn(2, t, d_model).to(device)

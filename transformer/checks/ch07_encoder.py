@@ -16,7 +16,7 @@ from transformer.checks.twins import torch_encoder, torch_encoder_layer
 def check_encoder_layer(cls: type, *, device: torch.device | str = "cpu") -> None:
     """Check a class made by cls(d_model, n_heads, d_ff, dropout, residual).
 
-    It is called with x b t d and a mask.
+    It is called with x b t d_model and a mask.
     """
     x, real = padded_pair(5, device)
 
@@ -52,7 +52,7 @@ def check_encoder_layer(cls: type, *, device: torch.device | str = "cpu") -> Non
 def check_encoder(cls: type, *, device: torch.device | str = "cpu") -> None:
     """Check a class made by cls(n_layers, d_model, n_heads, d_ff, dropout, residual).
 
-    It is called with x b t d and a mask.
+    It is called with x b t d_model and a mask.
     """
     make = functools.partial(cls, 2)
     x, real = padded_pair(5, device)

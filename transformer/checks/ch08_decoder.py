@@ -60,7 +60,7 @@ def check_padding_mask(fn: Callable, *, device: torch.device | str = "cpu") -> N
 def check_decoder_layer(cls: type, *, device: torch.device | str = "cpu") -> None:
     """Check a class made by cls(d_model, n_heads, d_ff, dropout, residual).
 
-    It is called with x b t d, memory b k d, tgt_mask and src_mask.
+    It is called with x b t d_model, memory b k d_model, tgt_mask and src_mask.
     """
     memory, real = padded_pair(7, device)
     x = torch.randn(2, 5, SIZES["d_model"]).to(device)
@@ -130,7 +130,7 @@ def decoder_is_causal(
 def check_decoder(cls: type, *, device: torch.device | str = "cpu") -> None:
     """Check a class made by cls(n_layers, d_model, n_heads, d_ff, dropout, residual).
 
-    It is called with x b t d, memory b k d, tgt_mask and src_mask.
+    It is called with x b t d_model, memory b k d_model, tgt_mask and src_mask.
     """
     make = functools.partial(cls, 2)
     memory, real = padded_pair(7, device)

@@ -56,7 +56,10 @@ def logits_suspects(model: Transformer, src: Tensor, tgt: Tensor) -> Suspects:
     "gradient, refusals"
 )
 def check_model(cls: type, *, device: torch.device | str = "cpu") -> None:
-    """Check a class made from a Config, called with src b k and tgt b t, giving logits b t v."""
+    """Check a class made from a Config, called with src b k and tgt b t.
+
+    It gives logits b t vocab.
+    """
     src = torch.tensor(SRC, device=device)
     tgt = torch.tensor(TGT, device=device)
     for norm in NORMS:

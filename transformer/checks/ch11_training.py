@@ -62,7 +62,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     "float16"
 )
 def check_loss(fn: Callable, *, device: torch.device | str = "cpu") -> None:
-    """Check a function of (logits: … v, labels: …, pad_id, smoothing).
+    """Check a function of (logits: … vocab, labels: …, pad_id, smoothing).
 
     It gives the mean loss in nats a token.
     """

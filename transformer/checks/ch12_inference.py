@@ -187,7 +187,7 @@ def check_sample(fn: Callable, *, device: torch.device | str = "cpu") -> None:
 def draws_by_probability(run: Callable, model: Transformer, src: Tensor, seeded: Callable) -> None:
     """Expect tokens to be drawn as often as they are probable."""
     config = model.config
-    many = repeat(src, "1 k -> n k", n=4000)
+    many = repeat(src, "1 k -> b k", b=4000)
     with torch.no_grad():
         logits = model.eval()(src, src.new_tensor([[config.bos_id]]))[0, -1]
     logits[[config.pad_id, config.bos_id]] = -math.inf
@@ -228,7 +228,7 @@ def check_incremental(decoder_class: Callable, *, device: torch.device | str = "
     """Check a class made by cls(model, src) with step(ids) and reorder(rows).
 
     `step` reads one more token in each row and gives the logits of the next. `reorder` takes the
-    rows to continue with, b n: n hypotheses for each sentence that has not ended.
+    rows to continue with, b beam: the hypotheses of each sentence that has not ended.
     """
     model = small_model(device=device, norm="pre")
     src = torch.tensor(SRC, device=device)

@@ -25,7 +25,10 @@ TREES = (34, 4)
 
 
 def padded_pair(t: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Return vectors b t d and which positions b t are real: the second sentence is 2 shorter."""
+    """Return vectors b t d_model and which positions b t are real.
+
+    The second sentence is 2 shorter.
+    """
     real = torch.arange(t) < torch.tensor([t, t - 2]).unsqueeze(-1)
     return torch.randn(2, t, SIZES["d_model"]).to(device), real.to(device)
 
@@ -125,6 +128,6 @@ def best_of_all(model: Transformer, src: Tensor, max_len: int, penalty: float) -
     lengths = (ids != config.pad_id).sum(-1)
     best = []
     for sentence in src:
-        log_probs, _ = log_probs_of(model, repeat(sentence, "k -> n k", n=len(ids)), ids)
+        log_probs, _ = log_probs_of(model, repeat(sentence, "k -> c k", c=len(ids)), ids)
         best.append(rows[int((log_probs / lengths**penalty).argmax())])
     return best

@@ -47,7 +47,7 @@ class PackedLayer(nn.Module):
         return norm(x + in_float32(sublayer(x, *inputs)))
 
     def write_kv(self, x: Float[Tensor, "r d_model"], few_rows: bool, cells: Tensor) -> Tensor:
-        """Write the keys and values of x into cells, 2 b h t d, and return its queries b h t d."""
+        """Write the keys and values of x into cells, 2 b h t d_head; return the queries of x."""
         width = self.n_heads * self.d
         t = cells.shape[3]
         q, kv = self.qkv(x, few_rows).split((width, 2 * width), dim=1)
@@ -57,7 +57,7 @@ class PackedLayer(nn.Module):
     def self_attention(
         self, x: Tensor, few_rows: bool, kv: Tensor, mask: Tensor, t: int | Tensor
     ) -> Tensor:
-        """Let t positions attend to one another; kv, 2 b h k d, has k ≥ t cells."""
+        """Let t positions attend to one another; kv, 2 b h k d_head, has k ≥ t cells."""
         q = self.write_kv(x, few_rows, kv[:, :, :, :t])
         mixed = F.scaled_dot_product_attention(q, kv[0], kv[1], attn_mask=mask)
         return self.self_out(mixed.transpose(1, 2).reshape(-1, self.n_heads * self.d), few_rows)
@@ -108,7 +108,7 @@ class PackedDecoderLayer(PackedLayer):
     def attend(
         self, q: Float[Tensor, "b h beam d_head"], k: Tensor, v: Tensor, mask: Tensor
     ) -> Tensor:
-        """Let queries attend to keys and values (b h) k d under a mask (b h) n k to be added."""
+        """Let queries attend to keys and values (b h) k d_head under a mask to be added."""
         scores = torch.baddbmm(mask, q.flatten(0, 1), k.mT, alpha=1 / math.sqrt(self.d))
         mixed = torch.bmm(scores.softmax(-1), v).unflatten(0, (-1, self.n_heads))
         return mixed.transpose(1, 2).reshape(-1, self.n_heads * self.d)
@@ -128,7 +128,7 @@ class PackedEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d_model"], mask: Tensor, few_rows: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return keys and values, each `layers b h t d`.
+        """Return keys and values, each `layers b h t d_head`.
 
         `mask`, b 1 1 k with k ≥ t, is added to scores.
         """

@@ -27,7 +27,7 @@ def num_blocks(v: int) -> int:
 
 def blockwise_topk(
     x: Float[Tensor, "r vocab"], k: int, offsets: Float[Tensor, "b beam"] | None = None
-) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
+) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c"]]:
     """Return values and indices of the k largest numbers of every row, faster than `x.topk(k)`.
 
     With `offsets`, one for each row, return for each n rows the k largest of their n · v sums. A

@@ -1,9 +1,9 @@
-"""The scores are not divided by √d: at d = 512 the softmax saturates."""
+"""The scores are not divided by √d_head: at d_head = 512 the softmax saturates."""
 
 import math
 
 CHECK = "check_attention_weights"
-CAUGHT_BY = "not scaled: divide by √d"
+CAUGHT_BY = "not scaled: divide by √d_head"
 
 
 def wrong(q, k, mask=None):

@@ -1,9 +1,9 @@
-"""The scores are divided by d instead of √d: every row comes out nearly uniform."""
+"""The scores are divided by d_head instead of √d_head: every row comes out nearly uniform."""
 
 import math
 
 CHECK = "check_attention_weights"
-CAUGHT_BY = "divided by d: the divisor is √d"
+CAUGHT_BY = "divided by d_head: the divisor is √d_head"
 
 
 def wrong(q, k, mask=None):

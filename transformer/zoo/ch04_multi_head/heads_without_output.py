@@ -11,5 +11,6 @@ CAUGHT_BY = "not passed through w_o"
 class wrong(MultiHeadAttention):
     def attend(self, x, k, v, mask=None):
         return rearrange(
-            self.attention_fn(self.split_heads(self.w_q(x)), k, v, mask), "b h q d -> b q (h d)"
+            self.attention_fn(self.split_heads(self.w_q(x)), k, v, mask),
+            "b h q d_head -> b q (h d_head)",
         )

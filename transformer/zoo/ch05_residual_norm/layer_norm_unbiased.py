@@ -1,7 +1,7 @@
-"""torch.std divides by d - 1 unless told otherwise: 13 % off at d = 4."""
+"""torch.std divides by d_model - 1 unless told otherwise: 13 % off at d_model = 4."""
 
 CHECK = "check_layer_norm"
-CAUGHT_BY = "divides by d - 1"
+CAUGHT_BY = "divides by d_model - 1"
 
 
 def wrong(x, gain, bias, eps=1e-5):
