@@ -166,6 +166,18 @@ def test_states_of_padding_count_for_nothing_even_if_they_are_not_numbers(inputs
     assert spoiled.grad[labels == PAD].eq(0).all()
 
 
+def test_weights_may_be_in_bfloat16(inputs, labels) -> None:
+    half = [tensor.detach().bfloat16().requires_grad_() for tensor in inputs]
+    exact = [tensor.detach().float().requires_grad_() for tensor in half]
+    got = chunked_cross_entropy(*half, labels, PAD, 0.1, chunk=4)
+    want = plain(tuple(exact), labels, 0.1)
+    torch.testing.assert_close(got, want, atol=0.03, rtol=0.03)
+    wanted = torch.autograd.grad(want, exact)
+    for mine, theirs in zip(torch.autograd.grad(got, half), wanted, strict=True):
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine.float(), theirs, atol=0.02, rtol=0.05)
+
+
 def test_large_logits_do_not_overflow(inputs, labels) -> None:
     x, weight, bias = inputs
     got = chunked_cross_entropy(100 * x, weight, bias, labels, PAD)
