@@ -13,7 +13,7 @@ from benchmarks import quality, results
 from benchmarks.adapters import SYSTEMS
 from benchmarks.work import SIZES, WORKS
 from transformer.files import atomic_write
-from transformer.plotting import COLOURS, INK, MUTED, STYLE
+from transformer.plotting.style import COLOURS, INK, MUTED, STYLE
 
 README = results.HERE.parent / "README.md"
 TITLES = {

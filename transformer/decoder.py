@@ -444,11 +444,11 @@ class Decoder(nn.Module):
 # ## What if
 #
 # What if the mask leaks? Take a task with a known answer: write five tokens **backwards**. The
-# memory is the embedded source itself; the target follows a start token. Three models of one decoder
-# layer each learn it: one with the triangle, one without a mask, and one with the triangle in
-# PyTorch's polarity, an **inverted mask**, which shows each position *only* the future. The seeds,
-# first weights and batches are the same. In training we watch the loss; then each model writes 200
-# sentences token by token.
+# memory is the embedded source itself; the target follows a start token. Three models of one
+# decoder layer each learn it: one with the triangle, one without a mask, and one with the triangle
+# in PyTorch's polarity, an **inverted mask**, which shows each position *only* the future. The
+# seeds, first weights and batches are the same. In training we watch the loss; then each model
+# writes 200 sentences token by token.
 
 
 # %% tags=["active-ipynb"]

@@ -148,8 +148,7 @@ from transformer.model import Config, Transformer, inference_context
 # ### Which token?
 #
 # **Greedy search** takes the most probable token at every step. Here is a small tree of beginnings
-# for *I love you very much*, with a probability of each next word that we made up (rare words are
-# left out).
+# for *I love you very much*, with made-up probabilities of the next word (rare words are left out).
 
 # %% tags=["active-ipynb"]
 # from math import exp, log
