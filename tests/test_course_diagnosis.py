@@ -158,12 +158,15 @@ class Heads(nn.Module):
 
     def __init__(self, d_model, n_heads, attention_fn=F.scaled_dot_product_attention):
         super().__init__()
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError("no")
         self.n_heads = n_heads
         self.attention_fn = attention_fn
         for name in ("w_o", "w_v", "w_q", "w_k"):
-            setattr(self, name, nn.Linear(d_model, d_model))
+            linear = nn.Linear(d_model, d_model)
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            setattr(self, name, linear)
 
     def split(self, x):
         return x.view(x.size(0), self.n_heads, x.size(1), -1)

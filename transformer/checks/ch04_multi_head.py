@@ -19,6 +19,7 @@ from transformer.checks.harness import (
     shaken,
     size,
     sizes,
+    starts_with_xavier,
 )
 from transformer.checks.twins import torch_attention
 from transformer.multi_head import MultiHeadAttention
@@ -101,6 +102,7 @@ def check_multi_head(cls: type, *, device: torch.device | str = "cpu") -> None:
     reaches_every_parameter(module, call(module, x, memory))
     for n_heads in (5, 0, -3):
         refuses(cls, 12, n_heads, what=f"d_model=12 with n_heads={n_heads}")
+    starts_with_xavier(call(cls, 24, 4))
 
 
 def end_hidden(memory: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from transformer.checks.harness import (
     shaken,
     size,
     sizes,
+    starts_with_xavier,
 )
 
 
@@ -50,3 +51,4 @@ def check_feed_forward(cls: type, *, device: torch.device | str = "cpu") -> None
     expect(distance(out[:, :-1], moved[:, :-1]) < 1e-5, f"{where}. {cause}")
     agree(out, w_2(F.relu(w_1(x))), f"on x {size(x)}", feed_forward_suspects(w_1, w_2, x))
     reaches_every_parameter(module, call(module, x))
+    starts_with_xavier(call(cls, 24, 40))

@@ -88,6 +88,12 @@ def check_loss(fn: Callable, *, device: torch.device | str = "cpu") -> None:
     large = call(fn, (80 * logits.detach()).half(), labels, 3, 0.1)
     overflow = "on float16 logits of some hundreds the loss is not finite: compute it in float32"
     expect(large.isfinite(), overflow)
+    some = labels.masked_fill(labels == 2, -100)
+    counted = real & (labels != 2)
+    want = F.cross_entropy(logits[counted].double(), smoothed(labels[counted], 9, 0.1, 3))
+    ignored = "a label of -100 is PyTorch's mark for a position that does not count"
+    got = call(fn, logits, some, 3, 0.1, hint=f"{ignored[0].upper()}{ignored[1:]}.")
+    agree(got.double(), want, ignored, None, 1e-5)
 
 
 @check("linear to the peak, then the inverse square root, no warm-up allowed")

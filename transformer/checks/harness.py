@@ -200,6 +200,18 @@ def shaken(module: nn.Module, device: torch.device | str) -> nn.Module:
     return module.to(device).eval()
 
 
+def starts_with_xavier(module: nn.Module) -> None:
+    """Expect every linear layer of a new module to have Xavier's weights and a bias of 0."""
+    for name, linear in module.named_modules():
+        if isinstance(linear, nn.Linear):
+            wanted = math.sqrt(2 / (linear.in_features + linear.out_features))
+            found = linear.weight.std().item()
+            spread = f"{name} starts with weights of standard deviation {found:.2f}"
+            expect(0.8 * wanted < found < 1.25 * wanted, f"{spread}, Xavier's is {wanted:.2f}")
+            zero = linear.bias is None or not linear.bias.any()
+            expect(zero, f"{name} starts with a bias that is not 0")
+
+
 def reaches_every_parameter(module: nn.Module, output: Tensor) -> None:
     """Expect a gradient in every parameter, except a key's bias, which the softmax cancels."""
     module.zero_grad()

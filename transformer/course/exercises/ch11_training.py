@@ -151,8 +151,8 @@ a token. So compare losses only if they have the same smoothing.
 Write `label_smoothed_loss`.
 
 - `logits` are `... vocab`, `labels` are `...`. The result is one number, in nats a token.
-- Positions whose label is `pad_id` do not count, neither in the sum nor in the number by which it
-  is divided. They get no gradient.
+- Positions whose label is `pad_id`, or PyTorch's −100, do not count, neither in the sum nor in the
+  number by which it is divided. They get no gradient.
 - The label gets `1 - smoothing`. `smoothing` is shared equally by all words of the
   vocabulary that are not `pad_id`, the label included.
 - It is computed in float32, also from float16 logits.
@@ -161,7 +161,8 @@ Write `label_smoothed_loss`.
             "First select the positions that are real; then nothing has to be masked later. Their "
             "log-probabilities come from `log_softmax`. The loss is a weighted sum of two: the "
             "label's, and that of all words but padding.",
-            "`logits[labels != pad_id]` is `n vocab`. `gather` takes one log-probability from each "
+            "With `real = (labels != pad_id) & (labels != -100)`, `logits[real]` is `n vocab`. "
+            "`gather` takes one log-probability from each "
             "row: its index must be `n 1`. A sum over vocab, without column `pad_id`, is `n`.",
         ),
         why="""
