@@ -738,11 +738,11 @@ def optimize_for_cpu(model: Transformer) -> Transformer:
 # assert times["+ loss in\nchunks"] < times["plain"]
 
 # %% [markdown]
-# The loss is the step that counts. On the processor of the stored plot (AVX2, without instructions
-# for bfloat16) cheap dropout makes no difference, and the next two even cost time. On processors
-# with AVX-512 and bfloat16, for which they were chosen, they gained: the README's table has whole
-# steps beside other libraries. What holds on yours, the plot says when you run it. Keep what your
-# measurement supports.
+# The loss is the step that shows in every run. What the others do depends on the processor. On that
+# of the stored plot (AVX2, without instructions for bfloat16, and busy) they differ by little more
+# than the two plain bars may, and `FastLinear` cost time in each of our runs. With AVX-512 and
+# bfloat16, for which they were chosen, they gained: the README's table has whole steps, beside
+# other libraries. Keep what your own measurement supports.
 
 # %% [markdown]
 # ### Long sentences
