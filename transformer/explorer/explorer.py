@@ -13,7 +13,10 @@ from transformer.explorer.translation import record_translation
 from transformer.files import atomic_write
 from transformer.translator import Translator
 
-SCRIPTS = ("colours", "numbers", "tokens", "ribbons", "heads", "matrix", "film", "beam", "explorer")
+SCRIPTS = (
+    *("colours", "numbers", "elements", "keyboard"),
+    *("ribbons", "heads", "matrix", "film", "beam", "explorer"),
+)
 """The scripts of the views, in the order in which they are put together."""
 HEIGHT = 780
 """Pixels that the page gets in a notebook; it scrolls inside."""
