@@ -18,5 +18,6 @@ in the browser.
 """
 
 from transformer.explorer.explorer import Explorer, explore
+from transformer.explorer.live import write_live
 
-__all__ = ["Explorer", "explore"]
+__all__ = ["Explorer", "explore", "write_live"]

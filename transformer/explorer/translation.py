@@ -24,7 +24,7 @@ from transformer.translator import round_up
 LEVELS = 255
 """A weight is stored as a byte, so it is exact to 1 / 510."""
 DIGITS = 4
-"""Decimals of probabilities and of log-probabilities."""
+"""Decimals of probabilities."""
 CANDIDATES = 8
 """Next tokens that are shown with their probabilities at each step."""
 
@@ -168,4 +168,12 @@ def dequantised(stored: dict[str, Any]) -> Float[Tensor, "... h q k"]:
 def as_list(node: Node, tokenizer: Tokenizer) -> list:
     """Return a node of the beam's tree: token, id, parent, log-probability, state."""
     token = token_of(tokenizer, node.token)
-    return [token, node.token, node.parent, round(node.score, DIGITS), node.state]
+    return [token, node.token, node.parent, rounded(node.score), node.state]
+
+
+def rounded(log_prob: float) -> float:
+    """Return a log-probability with two decimals, above -1 with three.
+
+    More would differ from one machine to the next: a sum of float32 numbers is not exact.
+    """
+    return round(log_prob, 3 if log_prob > -1 else 2)

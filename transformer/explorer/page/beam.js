@@ -1,7 +1,7 @@
 // The beam as a tree: a column for each step, the best continuation at the top.
 
-const COLUMNS = [148, 212]; // the least and the most pixels from one step to the next
-const NODE = [112, 26]; // width and height of a continuation
+const COLUMNS = [162, 212]; // the least and the most pixels from one step to the next
+const NODE = [130, 26]; // width and height of a continuation
 const LINE = 33; // pixels from one continuation to the next
 const TOP = 26; // pixels above the first one
 

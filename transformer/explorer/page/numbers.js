@@ -27,9 +27,12 @@ function matrixOf({ shape, values }, layer, head) {
 }
 
 const percent = (share) => `${Math.round(100 * share)} %`;
-const probability = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toFixed(2)} %`);
+const probability = (p) => {
+  if (p < 0.0001) return "< 0.01 %";
+  return p >= 0.0995 && p < 0.995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toFixed(2)} %`;
+};
 const grouped = (number) => number.toLocaleString("en-US");
-const logarithm = (score) => score.toFixed(2).replace("-", "−");
-const precise = (score) => score.toFixed(4).replace("-", "−");
+const logarithm = (score) => (score > -0.005 ? "0.00" : score.toFixed(2)).replace("-", "−");
+const precise = (score) => score.toFixed(3).replace("-", "−");
 const shapeText = (shape) => `(${shape.join(", ")})`;
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -1,7 +1,7 @@
 // Ribbons: keys at the left, queries at the right, and between them bands as wide as the weights.
 // The weights of a query sum to 1, so its bands together are as high as its token.
 
-const ROOM = 340; // pixels that the rows of a short sentence fill
+const ROOM = 430; // pixels that the rows of a short sentence fill
 const ROWS = [36, 58]; // the least and the most pixels from one token to the next
 const BAND_SHARE = 0.68; // of a row: the height of bands whose weights sum to 1
 const MORPH = 260; // milliseconds from one head to another
