@@ -21,6 +21,7 @@ LONG = {
     "test_cpu",
     "test_ctranslate2",
     "test_engines",
+    "test_explorer_browser",
     "test_fast_decoding",
     "test_fuzz",
     "test_grammar",

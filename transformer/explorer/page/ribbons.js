@@ -155,5 +155,3 @@ function makeRibbons(root, explorer) {
     },
   };
 }
-
-const textOn = (weight) => (wantsLightText(weight) ? "var(--on-dark)" : "var(--on-light)");
