@@ -58,7 +58,9 @@ def teacher_forced(model: Transformer, found: dict) -> dict[str, torch.Tensor]:
     kinds = {"encoder": "encoder", "decoder": "decoder", "cross": "decoder"}
     ends = {"encoder": "self_attention", "decoder": "self_attention", "cross": "cross_attention"}
     return {
-        kind: torch.stack([calls[n] for n in calls if n.startswith(kinds[kind]) and ends[kind] in n])
+        kind: torch.stack(
+            [calls[n] for n in calls if n.startswith(kinds[kind]) and ends[kind] in n]
+        )
         for kind in kinds
     }
 
@@ -313,7 +315,9 @@ EXAMPLE = Path(__file__).resolve().parent.parent / "transformer" / "example"
 
 def test_the_command_writes_the_page(translator: Translator, tmp_path: Path, capsys) -> None:
     out = tmp_path / "new" / "page.html"
-    assert main(["explore", SENTENCES[0], "--model", str(EXAMPLE), "--beam", "3", "-o", str(out)]) == 0
+    assert (
+        main(["explore", SENTENCES[0], "--model", str(EXAMPLE), "--beam", "3", "-o", str(out)]) == 0
+    )
     assert capsys.readouterr().out == f"{out}\n"
     assert out.read_text(encoding="utf-8") == explore(translator, SENTENCES[0], 3).html()
 

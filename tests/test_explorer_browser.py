@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,11 @@ def opened(chromium) -> Iterator[Any]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda r: None
-            if r.url.startswith(("data:", path.as_uri()))
-            else complaints.append(f"asks for {r.url}"),
+            lambda r: (
+                None
+                if r.url.startswith(("data:", path.as_uri()))
+                else complaints.append(f"asks for {r.url}")
+            ),
         )
         page.goto(path.as_uri())
         return page
@@ -69,14 +72,16 @@ def opened(chromium) -> Iterator[Any]:
 def cells(page: Any) -> list[list[str]]:
     """Return the text of the table's cells."""
     return page.eval_on_selector_all(
-        ".matrix tbody tr", "rows => rows.map(r => [...r.querySelectorAll('td')].map(c => c.textContent))"
+        ".matrix tbody tr",
+        "rows => rows.map(r => [...r.querySelectorAll('td')].map(c => c.textContent))",
     )
 
 
 def pressed(page: Any, selector: str) -> list[str]:
     """Return the names of the buttons that are pressed."""
     return page.eval_on_selector_all(
-        f"{selector}[aria-pressed=true]", "all => all.map(b => b.getAttribute('aria-label') ?? b.textContent)"
+        f"{selector}[aria-pressed=true]",
+        "all => all.map(b => b.getAttribute('aria-label') ?? b.textContent)",
     )
 
 
@@ -108,7 +113,9 @@ def test_every_step_shows_its_numbers(opened, file: Path, explorer: Explorer) ->
         written = found["target"]["tokens"][t].replace("▁", "")
         assert page.inner_text(".film .caption").endswith(f"writes {written}")
         assert page.locator(".candidates li").count() == 8
-        assert page.locator(".candidates .chosen .token").inner_text() == found["target"]["tokens"][t]
+        assert (
+            page.locator(".candidates .chosen .token").inner_text() == found["target"]["tokens"][t]
+        )
         shape = ", ".join(map(str, step["shapes"]["self"][1]))
         assert f"({shape})" in page.inner_text(".shapes")
         cache = step["cache"]
@@ -238,9 +245,9 @@ def test_lightness_alone_tells_weights_apart(opened, file: Path, scheme: str) ->
     page = opened(file, scheme=scheme)
     image = page.evaluate("document.querySelector('.legend .ramp').style.backgroundImage")
     values = [lightness(colour) for colour in re.findall(r"rgb\(([^)]*)\)", image)]
-    steps = [abs(b - a) for a, b in zip(values, values[1:])]
+    steps = [abs(b - a) for a, b in pairwise(values)]
     assert len(values) == 11 and sorted(values, reverse=scheme == "light") == values
-    assert 4 < min(steps) and max(steps) < 2 * min(steps)
+    assert min(steps) > 4 and max(steps) < 2 * min(steps)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -853,6 +853,27 @@ def beam_search(
 # plot_attention(weights.mean(0), queries=rows, keys=columns, title="The mean of the four heads")
 
 # %% [markdown]
+# ### The whole translation
+#
+# `explore` records everything while the search runs: the three kinds of attention in every layer
+# and head, the shapes and the cache of each step, and the whole beam. Here the small model of the
+# example is at work. Press play, point at a token, choose a head. Where scripts do not run, you see
+# a still picture.
+
+# %% tags=["active-ipynb"]
+# from transformer.explorer import explore
+#
+# example = Translator(example_model(), example_tokenizer())
+# explore(example, "I love you very much")
+
+# %% [markdown]
+# Now with the translator that you trained. `.save("page.html")` writes such a page as a file, and
+# so does `python -m transformer explore "I love you very much" -o page.html`.
+
+# %% tags=["active-ipynb"]
+# print(explore(translator, "I love you very much"))
+
+# %% [markdown]
 # ### Side by side
 #
 # Our translators, even the small one of the example, are certain of nearly every token of this

@@ -107,4 +107,3 @@ class RecordingDecoder(TokenDecoder):
         best, rows, tokens = (x.flatten().tolist() for x in found)
         self.record.append(Extensions(self.parents, self.read, best, rows, tokens))
         return found
-

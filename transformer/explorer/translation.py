@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from transformer.data import decode
 from transformer.explorer.beam_tree import Node, beam_tree, best_path
-from transformer.explorer.recording import Extensions, Look, RecordingDecoder, watched, Watcher
+from transformer.explorer.recording import Extensions, Look, RecordingDecoder, Watcher, watched
 from transformer.inference import IncrementalDecoder, beam_hypotheses
 from transformer.model import Transformer, inference_context
 from transformer.reader import read_texts, refuse
@@ -143,7 +143,9 @@ def cached_numbers(decoder: IncrementalDecoder, kind: str) -> int:
 def rows_together(steps: list[list[Look]], width: int) -> Float[Tensor, "... h q k"]:
     """Return the weights of all layers and steps, a row for each step, with zeros to its right."""
     rows = [
-        torch.stack([F.pad(look.weights[0, :, 0], (0, width - look.weights.shape[-1])) for look in step])
+        torch.stack(
+            [F.pad(look.weights[0, :, 0], (0, width - look.weights.shape[-1])) for look in step]
+        )
         for step in steps
     ]
     return rearrange(rows, "q l h k -> l h q k")
