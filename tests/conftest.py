@@ -22,6 +22,7 @@ LONG = {
     "test_ctranslate2",
     "test_engines",
     "test_explorer_browser",
+    "test_explorer_live",
     "test_fast_decoding",
     "test_fuzz",
     "test_grammar",

@@ -2,8 +2,10 @@
 
 const MEAN = "mean";
 
-// Unpack the bytes of one kind of attention: layers × heads × queries × keys.
-function unpack({ shape, levels, bytes }) {
+// Unpack the bytes of one kind of attention: layers × heads × queries × keys. The live page has
+// numbers already.
+function unpack({ shape, levels, bytes, values: given }) {
+  if (given) return { shape, values: given };
   const text = atob(bytes);
   const values = new Float32Array(text.length);
   for (let i = 0; i < text.length; i += 1) values[i] = text.charCodeAt(i) / levels;
