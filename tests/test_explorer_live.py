@@ -185,7 +185,20 @@ def strange_texts() -> list[str]:
     ranges = [(0x20, 0x7F), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x600, 0x6FF)]
     ranges += [(0x900, 0x97F), (0x2000, 0x206F), (0x2580, 0x259F), (0x3000, 0x30FF)]
     ranges += [(0x1F300, 0x1F64F)]
-    texts = ["", "İ", "ΑΣ", "a▁b", "▁", "▁▁ a", "e\u0301", "I'M  HERE\u00a0!", "a_b", "x²", "¼", "Ⅳ"]
+    texts = [
+        "",
+        "İ",
+        "ΑΣ",
+        "a▁b",
+        "▁",
+        "▁▁ a",
+        "e\u0301",
+        "I'M  HERE\u00a0!",
+        "a_b",
+        "x²",
+        "¼",
+        "Ⅳ",
+    ]
     for _ in range(300):
         start, stop = numbers.choice(ranges)
         letters = [chr(numbers.randrange(start, stop)) for _ in range(6)]

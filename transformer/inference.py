@@ -820,9 +820,8 @@ def beam_search(
 # %% [markdown]
 # ### Where does it look?
 #
-# This is the cross-attention of the last layer while it writes the running sentence. Rows are
-# queries: each stands for the token that is *being written* there. Columns are keys, the subwords
-# of the source. The weights are computed with the mask that the model used.
+# This is the last layer's cross-attention, with the mask that the model used. Rows are queries,
+# each for the token that is *being written* there; columns are keys, the subwords of the source.
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention
@@ -846,8 +845,7 @@ def beam_search(
 # For *gatto* the model attends to *cat* and for *tappeto* to *mat*, for *sul* to both words that it
 # stands for, *on* and *the*, and for the three tokens of *c'è* mostly to *there*. It has learned
 # this alignment from sentence pairs alone. For *un* the heads differ: some attend to *a*, the
-# article, others to *cat*, which decides between *un* and *una*. (Trained on another machine, the
-# heads may divide the work differently.) Here is their mean:
+# article, others to *cat*, which decides between *un* and *una*. (Yours may differ.) The mean:
 
 # %% tags=["active-ipynb"]
 # plot_attention(weights.mean(0), queries=rows, keys=columns, title="The mean of the four heads")
@@ -855,31 +853,21 @@ def beam_search(
 # %% [markdown]
 # ### The whole translation
 #
-# `explore` records everything while the search runs: the three kinds of attention in every layer
-# and head, the shapes and the cache of each step, and the whole beam. Here the small model of the
-# example is at work. Press play, point at a token, choose a head. Where scripts do not run, you see
-# a still picture.
+# `explore` records a search: the attention of every head, the shapes and the cache of each step, the
+# beam. Press play, point at a token, choose a head. This is the example's model; `explore` takes
+# your `translator`, too, and `python -m transformer explore "I love you" -o page.html` writes a page.
 
 # %% tags=["active-ipynb"]
 # from transformer.explorer import explore
 #
-# example = Translator(example_model(), example_tokenizer())
-# explore(example, "I love you very much")
-
-# %% [markdown]
-# Now with the translator that you trained. `.save("page.html")` writes such a page as a file, and
-# so does `python -m transformer explore "I love you very much" -o page.html`.
-
-# %% tags=["active-ipynb"]
-# print(explore(translator, "I love you very much"))
+# explore(Translator(model, example_tokenizer()), "I love you very much")
 
 # %% [markdown]
 # ### Side by side
 #
-# Our translators, even the small one of the example, are certain of nearly every token of this
-# language, so greedy search and a beam find the same. The search matters where the model is in
-# doubt. So train three models with different seeds, and stop after 160 steps, when they translate a
-# third of the sentences correctly:
+# Our translators are certain of nearly every token of this language, so greedy search and a beam
+# find the same. The search matters where the model is in doubt. So train three models with
+# different seeds, and stop after 160 steps, when they translate a third of the sentences correctly:
 
 # %% tags=["active-ipynb"]
 # from transformer.data import encode, encode_pairs, pad

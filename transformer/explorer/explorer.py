@@ -24,7 +24,7 @@ HEIGHT = 780
 
 def asset(name: str) -> str:
     """Return the text of a file of the folder `page`."""
-    return files("transformer.explorer").joinpath("page", name).read_text(encoding="utf-8")
+    return (files("transformer.explorer") / "page" / name).read_text(encoding="utf-8")
 
 
 def scripts(*names: str) -> str:

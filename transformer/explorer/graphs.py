@@ -32,7 +32,10 @@ class EncoderGraph(nn.Module):
     def forward(
         self, src: Int[Tensor, "1 k"]
     ) -> tuple[Float[Tensor, "... h k d_head"], Float[Tensor, "... h k k"]]:
-        """Return keys and values, layers × 2 × 1 × h × k × d_head, and weights, layers × h × k × k."""
+        """Return keys and values, layers × 2 × 1 × h × k × d_head, and weights.
+
+        The weights are layers × h × k × k.
+        """
         self.watcher.take()
         memory = self.model.encoder(self.model.embed(src))
         weights = torch.stack([look.weights[0] for look in self.watcher.take()])
@@ -108,7 +111,9 @@ def write_graphs(model: Transformer, folder: Path) -> None:
     model, watcher = watched(exportable(model))
     config = model.config
     d_head = config.d_model // config.n_heads
-    r, k, t = 3, min(5, config.max_len), 4
+    r = 3
+    k = min(5, config.max_len)
+    t = 4
     source = torch.zeros(config.n_layers, 2, 1, config.n_heads, k, d_head)
     past = torch.zeros(config.n_layers, 2, r, config.n_heads, t, d_head)
     with tracing():

@@ -27,6 +27,7 @@ class BpeTokenizer {
 
   // The ids of a clean text, without an end.
   encode(text) {
+    if (!text) return [];
     let spelled = text.normalize("NFC");
     if (this.lowercase) spelled = [...spelled].map((c) => c.toLowerCase()).join("");
     spelled = spelled.replaceAll(" ", SPACE);
