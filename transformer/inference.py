@@ -853,9 +853,8 @@ def beam_search(
 # %% [markdown]
 # ### The whole translation
 #
-# `explore` records a search: the attention of every head, the shapes and the cache of each step, the
-# beam. Press play, point at a token, choose a head. This is the example's model; `explore` takes
-# your `translator`, too, and `python -m transformer explore "I love you" -o page.html` writes a page.
+# `explore` records a search. Press play, point at a token, choose a head. This is the example's
+# model; try `translator`, or `python -m transformer explore "I love you" -o page.html`.
 
 # %% tags=["active-ipynb"]
 # from transformer.explorer import explore
