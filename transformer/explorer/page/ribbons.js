@@ -53,7 +53,10 @@ function makeRibbons(root, explorer) {
     const most = Math.max(keys, queries);
     row = Math.max(least, Math.min(largest, ROOM / most));
     band = BAND_SHARE * row;
-    shift = { k: ((most - keys) * row) / 2, q: ((most - queries) * row) / 2 };
+    // While the live page writes, tokens must not move when another is added.
+    const growing = explorer.state.filming;
+    shift = { k: ((most - keys) * row) / 2, q: growing ? 0 : ((most - queries) * row) / 2 };
+    sides.q.style.alignContent = growing ? "start" : "";
     root.querySelector(".ribbons").style.setProperty("--row", `${row}px`);
     svg.setAttribute("viewBox", `0 0 100 ${most * row}`);
     svg.style.height = `${most * row}px`;
