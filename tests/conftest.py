@@ -22,6 +22,8 @@ LONG = {
     "test_cpu",
     "test_ctranslate2",
     "test_engines",
+    "test_explorer_browser",
+    "test_explorer_live",
     "test_fast_decoding",
     "test_fuzz",
     "test_grammar",

@@ -22,6 +22,7 @@ from transformer import (
     data,
     engines,
     example,
+    explorer,
     files,
     inference,
     metrics,
@@ -37,6 +38,7 @@ from transformer.course import borrow
 from transformer.decoder import Decoder, DecoderLayer, causal_mask, padding_mask
 from transformer.embeddings import TokenEmbedding
 from transformer.encoder import Encoder, EncoderLayer
+from transformer.explorer.live import RUNTIME_FILES
 from transformer.feed_forward import FeedForward
 from transformer.model import (
     Config,
@@ -634,6 +636,23 @@ def use_onnx(w: World) -> None:
     folder = engines.export_onnx(w.model, w.folder / "out")
     engine = engines.OnnxEngine(folder, w.model.config)
     list(engine.search_all([(data.encode(w.tokenizer, w.texts), 9)], engines.Search(2)))
+
+
+# --- explorer -------------------------------------------------------------------------------------
+
+
+@calls("explorer.explore", "explorer.Explorer", modes=BOTH)
+def explore_a_translation(w: World) -> None:
+    found = explorer.explore(Translator(w.model, w.tokenizer), w.texts[0], 2)
+    found.save(w.folder / "page.html")
+    explorer.Explorer(found.translation)._repr_html_()
+
+
+@calls("explorer.write_live", modes=TRAINING, needs="onnxruntime", marks=(pytest.mark.slow,))
+def write_the_live_page(w: World) -> None:
+    for name in RUNTIME_FILES:
+        (w.folder / name).write_text(name)
+    explorer.write_live(Translator(w.model, w.tokenizer), w.folder / "live", "a dog", w.folder)
 
 
 # --- texts ----------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from transformer.model import Config, Transformer
 from transformer.multi_head import head_weights
 
 MODULES = [*CHAPTERS, "files", "metrics", "reader", "texts", "translator"]
-PACKAGES = ["corpora", "engines", "recipes", "checks", "course", "zoo", "example"]
+PACKAGES = ["corpora", "engines", "recipes", "checks", "course", "zoo", "example", "explorer"]
 EXEMPT = {
     "checks.CheckError": "an exception",
     "course.use_folder": "it is there to change the search path (tests/test_course_folder.py)",

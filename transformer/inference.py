@@ -818,9 +818,8 @@ def beam_search(
 # %% [markdown]
 # ### Where does it look?
 #
-# This is the cross-attention of the last layer while it writes the running sentence. Rows are
-# queries: each stands for the token that is *being written* there. Columns are keys, the subwords
-# of the source. The weights are computed with the mask that the model used.
+# This is the last layer's cross-attention, with the mask that the model used. Rows are queries,
+# each for the token that is *being written* there; columns are keys, the subwords of the source.
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_attention
@@ -850,12 +849,22 @@ def beam_search(
 # plot_attention(weights.mean(0), queries=rows, keys=columns, title="The mean of the four heads")
 
 # %% [markdown]
+# ### The whole translation
+#
+# `explore` records a search. Press play, point at a token, choose a head. This is the example's
+# model; try `translator`, or `python -m transformer explore "I love you" -o page.html`.
+
+# %% tags=["active-ipynb"]
+# from transformer.explorer import explore
+#
+# explore(Translator(model, example_tokenizer()), "I love you very much")
+
+# %% [markdown]
 # ### Side by side
 #
-# Our translators, even the small one of the example, are certain of nearly every token of this
-# language, so greedy search and a beam find the same. The search matters where the model is in
-# doubt. So train three models with different seeds, and stop after 160 steps, when they translate a
-# third of the sentences correctly:
+# Our translators are certain of nearly every token of this language, so greedy search and a beam
+# find the same. The search matters where the model is in doubt. So train three models with
+# different seeds, and stop after 160 steps, when they translate a third of the sentences correctly:
 
 # %% tags=["active-ipynb"]
 # from transformer.data import encode, encode_pairs, pad

@@ -1,4 +1,4 @@
-"""The command line: `python -m transformer train | translate | evaluate | export | course`.
+"""The command line: `python -m transformer train | translate | evaluate | explore | …`.
 
 After installation the command `transformer-course` is the same.
 """
@@ -16,6 +16,7 @@ import torch
 
 from transformer.cli.course_command import add_course
 from transformer.cli.evaluate_command import add_evaluate
+from transformer.cli.explore_command import add_explore
 from transformer.cli.export_command import add_export
 from transformer.cli.train_command import add_train
 from transformer.cli.translate_command import add_translate
@@ -23,6 +24,7 @@ from transformer.cpu.process import tune_allocator
 
 __all__ = ["main"]
 
+COMMANDS = (add_train, add_translate, add_evaluate, add_explore, add_export, add_course)
 SCRIPT = "transformer-course"
 """The command that is installed with the package."""
 USERS = (ValueError, OSError, ArithmeticError, MemoryError, torch.OutOfMemoryError)
@@ -79,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train a Transformer, translate, evaluate.",
     )
     commands = main_parser.add_subparsers(dest="command", required=True)
-    for add_command in (add_train, add_translate, add_evaluate, add_export, add_course):
+    for add_command in COMMANDS:
         add_command(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error was raised")
