@@ -1,7 +1,7 @@
 """Published checkpoints: their files, settings, names of tensors, tokens, and rules of search.
 
-Chapter 13 (`transformer.pretrained`) builds the model from them. The extra `pretrained` installs the
-packages that this needs beside the dependencies, which are imported late.
+Chapter 13 (`transformer.pretrained`) builds the model from them. The extra `pretrained` installs
+the packages that this needs beside the dependencies, which are imported late.
 """
 
 from transformer.published.checking import check_vocabulary, read_weights

@@ -4,7 +4,6 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,7 +75,7 @@ class FSMTTokenizer(PublishedTokenizer):
         self.vocabularies = [load_vocabulary(folder / f"vocab-{s}.json") for s in ("src", "tgt")]
         self.tokens = {i: token for token, i in self.vocabularies[1].items()}
         self.ranks = read_merges(folder / "merges.txt")
-        self.split = lru_cache(2**16)(self.split_word)
+        self.pieces: dict[str, tuple[str, ...]] = {}
         self.sizes = (size_of(self.vocabularies[0]), size_of(self.vocabularies[1]))
         self.unknown = self.vocabularies[0][UNKNOWN]
         self.eos_id = self.vocabularies[0]["</s>"]
@@ -104,7 +103,13 @@ class FSMTTokenizer(PublishedTokenizer):
             texts.append(self.sides[1].text(joined.replace(END, " ").split()))
         return texts
 
-    def split_word(self, word: str) -> tuple[str, ...]:
+    def split(self, word: str) -> tuple[str, ...]:
+        """Return the pieces of a word, which are kept."""
+        if word not in self.pieces:
+            self.pieces[word] = self.split_anew(word)
+        return self.pieces[word]
+
+    def split_anew(self, word: str) -> tuple[str, ...]:
         """Return the pieces of a word: of all neighbours, the earliest merge goes first."""
         parts = [*word[:-1], word[-1] + END]
         while len(parts) > 1:

@@ -21,6 +21,12 @@ from transformer.published.vocabularies import (
 )
 
 TAG = re.compile(r">>[^<>]*<<")
+M2M100_LANGUAGES = (
+    "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu "
+    "ha he hi hr ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms "
+    "my ne nl no ns oc or pa pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur "
+    "uz vi wo xh yi yo zh zu"
+).split()
 
 
 def load_pieces(path: Path) -> Any:
@@ -101,8 +107,7 @@ class M2M100Tokenizer(PublishedTokenizer):
         self.unknown = self.vocabulary[UNKNOWN]
         self.eos_id = self.vocabulary["</s>"]
         self.pad_id = self.vocabulary.get("<pad>")
-        names = {code.strip("_"): i for code, i in self.codes.items()}
-        self.src_id, self.first_id = chosen(languages, names, folder)
+        self.src_id, self.first_id = chosen(languages, self.codes, folder)
         most = max(size_of(self.vocabulary), *(i + 1 for i in self.codes.values()))
         self.sizes = (most, most)
 
@@ -168,23 +173,15 @@ class NllbTokenizer(PublishedTokenizer):
 
 
 def language_ids(folder: Path, first: int) -> dict[str, int]:
-    """Return the ids of the language tokens, such as __it__, which follow the vocabulary.
+    """Return the ids of M2M100's languages, which follow the vocabulary in alphabetical order.
 
-    They are listed in order in tokenizer_config.json or special_tokens_map.json.
+    The files do not list them. ValueError for the languages of another model.
     """
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = folder / name
-        settings = read_settings(path) if path.is_file() else {}
-        added = settings.get("added_tokens_decoder") or {}
-        numbered = {token["content"]: int(i) for i, token in added.items() if int(i) >= first}
-        if numbered:
-            return numbered
-        for key in ("extra_special_tokens", "additional_special_tokens"):
-            listed = settings.get(key) or []
-            codes = [code for code in listed if re.fullmatch(r"__\w+__", str(code))]
-            if codes:
-                return {code: first + i for i, code in enumerate(codes)}
-    raise ValueError(f"{folder} lists no languages: tokenizer_config.json is missing or another's")
+    path = folder / "tokenizer_config.json"
+    kind = read_settings(path).get("language_codes", "m2m100") if path.is_file() else "m2m100"
+    if kind != "m2m100":
+        raise ValueError(f"{path} has language_codes {kind!r}, and only m2m100 is supported")
+    return {code: first + i for i, code in enumerate(M2M100_LANGUAGES)}
 
 
 def chosen(languages: Sequence[str] | None, known: dict[str, int], folder: Path) -> tuple[int, int]:

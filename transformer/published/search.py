@@ -143,18 +143,22 @@ def cannot_improve(hypotheses: list[tuple], beam_size: int, best_rank: float) ->
 
 
 def search_rows(
-    model: Transformer, src: Int[Tensor, "b k"], rules: SearchRules
+    model: Transformer,
+    src: Int[Tensor, "b k"],
+    rules: SearchRules,
+    make: MakeDecoder = IncrementalDecoder,
+    scores: bool = False,
 ) -> list[list[tuple[Sequence[int], float]]]:
     """Return the best hypotheses of each sentence, best first, as ids and scores.
 
     The ids are without start and padding; the score is log-probability / length ** length_penalty,
-    and nan of greedy search, which returns one hypothesis. Sources are padded with `pad_id`.
+    and nan of greedy search unless `scores` are asked for. Sources are padded with `pad_id`.
     """
     if len(src) == 0:
         return []
     rules = replace(rules, max_len=min(rules.max_len, model.config.max_len))
-    if rules.beam_size == 1:
-        rows = greedy_search(model, src, rules.max_len, ruled(rules)).tolist()
+    if rules.beam_size == 1 and not scores:
+        rows = greedy_search(model, src, rules.max_len, ruled(rules, make)).tolist()
         pad_id = model.config.pad_id
         return [[([i for i in row if i != pad_id], math.nan)] for row in rows]
     is_complete = is_full if rules.early_stopping else cannot_improve
@@ -164,7 +168,7 @@ def search_rows(
         rules.beam_size,
         rules.length_penalty,
         rules.max_len,
-        ruled(rules),
+        ruled(rules, make),
         is_complete,
     )
     return [best_first(hypotheses, rules.beam_size) for hypotheses in found]
