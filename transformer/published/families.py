@@ -26,6 +26,7 @@ TABLES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("fsmt", "one"): (TARGET, TARGET, TARGET),
     ("fsmt", "three"): (SOURCE, TARGET, PROJECTION),
     ("m2m_100", "one"): (SHARED, SHARED, SHARED),
+    ("annotated", "three"): (SOURCE, TARGET, HEAD),  # not a family of files (torch_layouts)
 }
 """By family and number of tables: the names in the file of those for source, target and output."""
 COPIES: dict[tuple[str, str], tuple[str, ...]] = {
