@@ -238,8 +238,8 @@ def published_weights(model: PublishedTransformer) -> dict[str, Tensor]:
     if model.config.logits_bias:
         tensors["final_logits_bias"] = rearrange(tensors["final_logits_bias"], "vocab -> 1 vocab")
     table = model.positions.table.cpu()
-    formula = POSITIONS[model.config.positions](model.config)
-    if model.config.family == "fsmt" or not table.equal(formula):
+    own = POSITIONS["halves" if model.config.family == "marian" else "fairseq"](model.config)
+    if model.config.family == "fsmt" or not table.equal(own):
         first = fairseq_positions(model.config.pad_id + 1, model.config.d_model)
         first[model.config.pad_id] = 0
         tensors |= position_tensors(model.config.family, first, table)
@@ -247,12 +247,14 @@ def published_weights(model: PublishedTransformer) -> dict[str, Tensor]:
 
 
 def save_pretrained(
-    model: PublishedTransformer, folder: str | Path, like: str | Path | None = None
+    model: PublishedTransformer, folder: str | Path, like: str | Path | None = None, **files: dict
 ) -> Path:
     """Write a model as a folder that `transformers` loads, and return its path.
 
-    The tokenizer and the rules of search are those of the checkpoint `like`. Raises ValueError if
+    The tokenizer and the rules of search are those of the checkpoint `like`; `files` are further
+    JSON files, by their names without ".json". Raises ValueError if
     the folder holds something else, OSError if it cannot be written.
     """
     settings = settings_of(asdict(model.config))
-    return write_folder(folder, published_weights(model), settings, like=like)
+    named = {f"{name}.json": content for name, content in files.items()}
+    return write_folder(folder, published_weights(model), settings, like, named)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,14 +28,15 @@ def write_folder(
     out: str | Path,
     tensors: Mapping[str, Tensor],
     settings: dict[str, Any],
-    generation: dict[str, Any] | None = None,
     like: str | Path | None = None,
+    files: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> Path:
     """Write weights and settings into the folder `out`, and return its path.
 
     From the checkpoint `like` come its tokenizer and its rules of search, and its settings, too,
-    where `settings` has no other value. The folder is replaced as a whole. Raises ValueError if it
-    holds anything else, OSError if it cannot be written.
+    where `settings` has no other value. `files` are further
+    JSON files by name. The folder is replaced as a whole. Raises ValueError if it holds anything
+    else, OSError if it cannot be written.
     """
     out = Path(out)
     with atomic_folder(out, WRITTEN) as draft:
@@ -46,8 +48,8 @@ def write_folder(
                 if path.is_file():
                     shutil.copyfile(path, draft / path.name)
         write_json(draft / "config.json", settings)
-        if generation:
-            write_json(draft / "generation_config.json", generation)
+        for name, content in files.items():
+            write_json(draft / name, content)
         save_file(dict(tensors), draft / WEIGHTS, metadata={"format": "pt"})
     return out
 
