@@ -1083,5 +1083,5 @@ def beam_search(
 # | rows with a beam of 5 | `r`, that is `(b beam)` | 10 | 320 |
 #
 # That is the whole Transformer, from ids to a translation. To train it on text of your own, see
-# `python -m transformer train --help`. Chapters 13 (published weights) and 14 (many devices) are
-# not written yet; [chapter 15](15_fast_training.ipynb) goes on and makes training fast.
+# `python -m transformer train --help`. In [chapter 13](13_pretrained.ipynb), translators that others
+# trained run in these blocks.

@@ -81,20 +81,39 @@ def fine_tune(
         val_batches = [padded(group, model).to(device) for group in groups]
         history = [{"step": 0, "val_loss": trainer.validate(val_batches)}]
         best = math.inf
-        end = time.perf_counter() + 60 * minutes
         batches = training_groups(pairs, training, model)
-        for _ in tqdm(range(training.steps), "fine-tuning"):
-            trainer.step(*(batch.to(device) for batch in next(batches)))
-            stopped = should_stop()
-            ended = trainer.steps == training.steps or time.perf_counter() > end
-            if stopped or ended or trainer.steps % training.validate_every == 0:
+        for state in steps(trainer, batches, device, minutes, should_stop):
+            if state != GOING or trainer.steps % training.validate_every == 0:
                 history.append({"step": trainer.steps, "val_loss": trainer.validate(val_batches)})
                 best = keep_if_best(trainer, history, best, out, source)
-            if stopped:
+            if state == STOPPED:
                 raise KeyboardInterrupt
-            if ended:
-                break
     return history
+
+
+GOING, ENDED, STOPPED = range(3)
+
+
+def steps(
+    trainer: Trainer,
+    batches: Iterator[tuple[PaddedBatch, ...]],
+    device: str,
+    minutes: float,
+    should_stop: Callable[[], bool],
+) -> Iterator[int]:
+    """Train, and yield after each step whether it goes on, has ended, or was stopped."""
+    end = time.perf_counter() + 60 * minutes
+    most = trainer.config.steps
+    state = GOING
+    with tqdm(total=most if math.isinf(minutes) else None, desc="fine-tuning") as bar:
+        while state == GOING:
+            trainer.step(*(batch.to(device) for batch in next(batches)))
+            bar.update()
+            if trainer.steps >= most or time.perf_counter() > end:
+                state = ENDED
+            if should_stop():
+                state = STOPPED
+            yield state
 
 
 def keep_if_best(
