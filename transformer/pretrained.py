@@ -23,6 +23,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,16 +34,18 @@ from torch import Tensor, nn
 from transformer.decoder import Decoder, causal_mask, padding_mask
 from transformer.embeddings import TokenEmbedding
 from transformer.encoder import Encoder
+from transformer.feed_forward import FeedForward
 from transformer.model import NORMS, Config, Transformer, init_weights
 from transformer.positional_encoding import PositionalEncoding, sinusoidal_positions
 from transformer.published import (
     PublishedTokenizer,
+    Unfilled,
     check_vocabulary,
     checkpoint_folder,
+    fill_weights,
     position_tensors,
     read_options,
     read_tokenizer,
-    read_weights,
     settings_of,
     write_folder,
 )
@@ -63,6 +66,9 @@ from transformer.published.families import TABLES
 # %% tags=["active-ipynb"]
 # import tempfile
 #
+# import warnings
+#
+# warnings.filterwarnings("ignore", message="IProgress")  # a plain progress bar will do
 # from transformers import MarianConfig, MarianMTModel
 # from transformers.utils import logging
 #
@@ -200,7 +206,7 @@ class PublishedConfig(Config):
     banned: list[int] = field(default_factory=list)
 
     def __post_init__(self):
-        sizes = {each.name: getattr(self, each.name) for each in fields(Config)}
+        sizes: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(Config)}
         encoder = dict(
             vocab_size=self.source_vocab_size,
             n_layers=self.encoder_layers,
@@ -270,8 +276,9 @@ class PublishedTransformer(Transformer):
         self.encoder = Encoder(*encoder_sizes, c.dropout, residual)
         self.decoder = Decoder(c.n_layers, c.d_model, c.n_heads, c.d_ff, c.dropout, residual)
         self.apply(init_weights)
-        for layer in (*self.encoder.layers, *self.decoder.layers):
-            layer.feed_forward.activation = ACTIVATIONS[c.activation]
+        for block in self.modules():
+            if isinstance(block, FeedForward):
+                block.activation = ACTIVATIONS[c.activation]
         if c.logits_bias:
             self.bias = nn.Parameter(torch.zeros(c.vocab_size))
         self.fill_buffers()
@@ -367,10 +374,10 @@ def read_model(folder: str | Path) -> PublishedTransformer:
     it is damaged, of another architecture, or if weights and config do not belong together.
     """
     config = PublishedConfig(**read_options(folder))
-    with torch.device("meta"):  # shapes without numbers
+    with Unfilled():  # no first weights
         model = PublishedTransformer(config)
-    weights, positions = read_weights(folder, config, published_names(model), model.state_dict())
-    model.load_state_dict(weights, assign=True)
+    with torch.no_grad():
+        positions = fill_weights(folder, config, published_names(model), model.state_dict())
     model.fill_buffers(positions)
     return model.eval()
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transformer.feed_forward import FeedForward
 from transformer.model import Config, Transformer
 from transformer.pretrained import PublishedConfig, PublishedTransformer
 from transformer.residual_norm import LayerNorm
@@ -83,7 +84,7 @@ def to_torch(model: Transformer) -> nn.Transformer:
     post-norm it has no last norms unless the model has.
     """
     config = model.config
-    layer = model.encoder.layers[0]
+    layer: Any = model.encoder.layers[0]
     twin = nn.Transformer(
         config.d_model,
         layer.self_attention.n_heads,
@@ -118,8 +119,8 @@ def from_torch(
     of the `Config`, such as the special ids. Raises ValueError if the two do not fit together, or
     for a `twin` whose sides differ in what the course's model has once.
     """
-    encoder = twin.encoder.layers[0]
-    decoder = twin.decoder.layers[0]
+    encoder: Any = twin.encoder.layers[0]
+    decoder: Any = twin.decoder.layers[0]
     if table.shape[1] != twin.d_model:
         raise ValueError(f"table has {table.shape[1]} features and twin {twin.d_model}")
     if (
@@ -144,10 +145,10 @@ def from_torch(
     for module in model.modules():
         if isinstance(module, LayerNorm):
             module.eps = encoder.norm1.eps
-    for layer in model.encoder.layers:
-        layer.feed_forward.activation = encoder.activation
-    for layer in model.decoder.layers:
-        layer.feed_forward.activation = decoder.activation
+    sides = ((model.encoder, encoder), (model.decoder, decoder))
+    for block, layer in ((block, layer) for stack, layer in sides for block in stack.modules()):
+        if isinstance(block, FeedForward):
+            block.activation = layer.activation
     state = split_state(twin.state_dict(), model.state_dict())
     zeros = torch.zeros(len(table))
     model.load_state_dict(

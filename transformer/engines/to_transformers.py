@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tokenizers.processors import TemplateProcessing
 
@@ -21,7 +22,7 @@ def export_transformers(model: Transformer, tokenizer: str | Path, out: str | Pa
     c = model.config
     if c.norm != "post":
         raise ValueError("transformers has no such model in pre-norm: only norm=post is exported")
-    options = dict(
+    options: dict[str, Any] = dict(
         source_vocab_size=c.vocab_size,
         encoder_layers=c.n_layers,
         encoder_heads=c.n_heads,

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from transformer.model import Config
 from transformer.published.families import COPIES
-from transformer.published.tensors import equal_tensors, read_tensor, tensor_shapes
+from transformer.published.tensors import equal_tensors, read_into, read_tensor, tensor_shapes
 from transformer.published.vocabularies import PublishedTokenizer
 
 Shape = tuple[int, ...]
@@ -57,21 +56,15 @@ def tensor_names(
     return TensorNames(used, positions)
 
 
-def read_weights(
+def fill_weights(
     folder: str | Path, config: Config, names: Mapping[str, str], model: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Return the tensors of `model` in float32, and the file's own table of positions, if any.
+) -> Tensor | None:
+    """Copy a file's weights into the tensors of `model`; return its table of positions, if any.
 
     Raises the errors of `tensor_names` before anything is read, and ValueError if the positions of
     source and target differ or are too few.
     """
     places = tensor_names(folder, config, names, model)
-    weights = {
-        ours: read_tensor(folder, theirs).reshape(model[ours].shape)
-        for ours, theirs in places.weights.items()
-    }
-    for ours in names.keys() - places.weights.keys():
-        weights[ours] = torch.zeros(model[ours].shape)
     tables = [read_tensor(folder, name)[-config.max_len :] for name in places.positions]
     for table in tables:
         if table.shape != (config.max_len, config.d_model) or not table.equal(tables[0]):
@@ -79,7 +72,11 @@ def read_weights(
                 f"{' and '.join(places.positions)} in {folder} must be equal and have "
                 f"{config.max_len} rows of {config.d_model}"
             )
-    return weights, tables[0] if tables else None
+    for ours, theirs in places.weights.items():
+        read_into(model[ours], folder, theirs)
+    for ours in names.keys() - places.weights.keys():
+        model[ours].zero_()
+    return tables[0] if tables else None
 
 
 def misshapen(

@@ -136,8 +136,8 @@ def read_merges(path: Path) -> dict[tuple[str, str], int]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     lines = path.read_text(encoding="utf-8").split("\n")
-    pairs = [tuple(line.split()[:2]) for line in lines if line.strip()]
-    wrong = [pair for pair in pairs if len(pair) != 2]
+    pairs = [line.split() for line in lines if line.strip()]
+    wrong = [pair for pair in pairs if len(pair) < 2]
     if wrong:
-        raise ValueError(f"{path} is not a list of merges: {' '.join(wrong[0])!r} is no pair")
-    return {pair: rank for rank, pair in enumerate(pairs)}
+        raise ValueError(f"{path} is not a list of merges: {wrong[0][0]!r} is no pair")
+    return {(pair[0], pair[1]): rank for rank, pair in enumerate(pairs)}

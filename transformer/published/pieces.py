@@ -107,7 +107,8 @@ class M2M100Tokenizer(PublishedTokenizer):
         self.unknown = self.vocabulary[UNKNOWN]
         self.eos_id = self.vocabulary["</s>"]
         self.pad_id = self.vocabulary.get("<pad>")
-        self.src_id, self.first_id = chosen(languages, self.codes, folder)
+        self.src_id, self.tgt_id = chosen(languages, self.codes, folder)
+        self.first_id = self.tgt_id
         most = max(size_of(self.vocabulary), *(i + 1 for i in self.codes.values()))
         self.sizes = (most, most)
 
@@ -120,7 +121,7 @@ class M2M100Tokenizer(PublishedTokenizer):
         return [self.vocabulary.get(piece, self.unknown) for piece in pieces]
 
     def encode_targets(self, texts: Iterable[str]) -> list[list[int]]:
-        return [[self.first_id, *self.ids(text), self.eos_id] for text in texts]
+        return [[self.tgt_id, *self.ids(text), self.eos_id] for text in texts]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         special = {self.vocabulary[token] for token in SPECIAL if token in self.vocabulary}
@@ -146,11 +147,15 @@ class NllbTokenizer(PublishedTokenizer):
         names = {token.content: i for i, token in added.items()}
         self.codes = {name: i for name, i in names.items() if name not in SPECIAL}
         self.tokenizer.encode_special_tokens = True  # a </s> that somebody types is text
-        self.unknown = self.tokenizer.token_to_id(UNKNOWN)
-        self.eos_id = self.tokenizer.token_to_id("</s>")
+        vocabulary = self.tokenizer.get_vocab()
+        if not {UNKNOWN, "</s>"} <= vocabulary.keys():
+            raise ValueError(f"{path} has no {UNKNOWN} and no </s>")
+        self.unknown = vocabulary[UNKNOWN]
+        self.eos_id = vocabulary["</s>"]
         self.pad_id = self.tokenizer.token_to_id("<pad>")
-        self.src_id, self.first_id = chosen(languages, self.codes, folder)
-        most = 1 + max(self.tokenizer.get_vocab().values())
+        self.src_id, self.tgt_id = chosen(languages, self.codes, folder)
+        self.first_id = self.tgt_id
+        most = size_of(vocabulary)
         self.sizes = (most, most)
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
@@ -162,14 +167,14 @@ class NllbTokenizer(PublishedTokenizer):
         return [encoding.ids for encoding in encodings]
 
     def encode_targets(self, texts: Iterable[str]) -> list[list[int]]:
-        return [[self.first_id, *ids, self.eos_id] for ids in self.ids(texts)]
+        return [[self.tgt_id, *ids, self.eos_id] for ids in self.ids(texts)]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         return self.tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=True)
 
     def without_content(self) -> set[int]:
-        space = self.tokenizer.token_to_id("▁")
-        return {self.unknown, self.eos_id, *self.codes.values()} | ({space} - {None})
+        space = self.tokenizer.get_vocab().get("▁", self.unknown)
+        return {self.unknown, self.eos_id, space, *self.codes.values()}
 
 
 def language_ids(folder: Path, first: int) -> dict[str, int]:

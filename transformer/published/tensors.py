@@ -1,15 +1,21 @@
 """The weights of a checkpoint: safetensors, in one file or several, read with little memory."""
 
 import json
+import math
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt")
+PART = 2**22
+"""Numbers that are read at once."""
 FLOATS = ("F16", "BF16", "F32", "F64")
 
 
@@ -57,16 +63,51 @@ def tensor_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensor(folder: str | Path, name: str) -> Tensor:
-    """Return one tensor in float32, in memory of its own.
+    """Return one tensor in float32, in memory of its own."""
+    tensor = torch.empty(tensor_shapes(folder)[name])
+    read_into(tensor, folder, name)
+    return tensor
 
-    The file is opened for each tensor: so of its pages only those of one tensor are in memory.
+
+def read_into(target: Tensor, folder: str | Path, name: str) -> None:
+    """Copy one tensor of a checkpoint into a tensor of that many numbers, a part at a time.
+
+    The file is opened for each part, because its pages count as memory as long as it is open.
     """
-    for path in weight_files(folder):
+    (path,) = [path for path in weight_files(folder) if name in names_in(path)]
+    with opened(path) as file:
+        rows, *rest = file.get_slice(name).get_shape() or [1]
+    step = max(1, PART // max(1, math.prod(rest)))
+    flat = target.detach().flatten().unflatten(0, (rows, *rest))
+    for start in range(0, rows, step):
         with opened(path) as file:
-            if name in file.keys():  # noqa: SIM118
-                tensor = file.get_tensor(name)
-                return torch.empty(tensor.shape, dtype=torch.float32).copy_(tensor)
-    raise KeyError(name)
+            flat[start : start + step].copy_(file.get_slice(name)[start : start + step])
+
+
+@lru_cache(maxsize=64)
+def names_of_version(path: Path, changed: int, size: int) -> frozenset[str]:
+    """Return the names in a file, as it was at that time."""
+    with opened(path) as file:
+        return frozenset(file.keys())
+
+
+def names_in(path: Path) -> frozenset[str]:
+    """Return the names of the tensors in a file."""
+    about = path.stat()
+    return names_of_version(path, about.st_mtime_ns, about.st_size)
+
+
+class Unfilled(TorchFunctionMode):
+    """Make modules without first weights: what would draw them leaves memory as it is.
+
+    So a model costs no time, no random numbers, and no memory until its weights are read.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave out what draws random numbers, and call every other function."""
+        if func in (Tensor.uniform_, Tensor.normal_):
+            return args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
 def opened(path: Path) -> safe_open:
@@ -81,10 +122,12 @@ def opened(path: Path) -> safe_open:
 
 def equal_tensors(folder: str | Path, names: list[str]) -> bool:
     """Return whether tensors of a single file are equal, bit for bit; of several files, True."""
+    if len(names) < 2:
+        return True
     for path in weight_files(folder):
         with opened(path) as file:
             here = [name for name in names if name in file.keys()]  # noqa: SIM118
-            first, *others = map(file.get_tensor, here) if here else [None]
-            if not all(torch.equal(first, other) for other in others):
+            tensors = [file.get_tensor(name) for name in here]
+            if not all(torch.equal(tensors[0], other) for other in tensors[1:]):
                 return False
     return True

@@ -124,7 +124,9 @@ def keep_if_best(
     if not math.isfinite(loss):
         raise FloatingPointError(f"validation loss of step {trainer.steps} is {loss}")
     if loss < best:
-        save_pretrained(trainer.ema_model, out, like=source)
+        model = trainer.ema_model
+        assert isinstance(model, PublishedTransformer)  # a copy of the one it was made with
+        save_pretrained(model, out, like=source)
     return min(best, loss)
 
 
