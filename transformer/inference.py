@@ -422,8 +422,8 @@ def mask_special_tokens(
     scores: Float[Tensor, "... vocab"], config: Config
 ) -> Float[Tensor, "... vocab"]:
     """Set the scores of padding and <s> to -inf, in place, and return the scores."""
-    scores[..., config.pad_id] = -math.inf
-    scores[..., config.bos_id] = -math.inf
+    for i in config.banned_ids:
+        scores[..., i] = -math.inf
     return scores
 
 
@@ -529,6 +529,14 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
     return ids, torch.stack([h[1] for h in best])
 
 
+def is_full(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
+    """Return whether a sentence is complete: it has `beam_size` finished hypotheses.
+
+    Another rule may look at `best_rank`, that of the best hypothesis which is still extended.
+    """
+    return len(hypotheses) >= beam_size
+
+
 # %% [markdown]
 # Now the search itself. At every step each hypothesis is extended by every token, and
 # log-probabilities are added. (Logits can't be added, because those of different rows are not
@@ -540,9 +548,18 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
 
 # %% tags=["exercise"]
 def beam_hypotheses(
-    model: Transformer, src: Tensor, beam_size: int, penalty: float, max_len: int, make: MakeDecoder
+    model: Transformer,
+    src: Tensor,
+    beam_size: int,
+    penalty: float,
+    max_len: int,
+    make: MakeDecoder,
+    is_complete: Callable[[list, int, float], bool] = is_full,
 ) -> Finished:
-    """Return the finished hypotheses of each sentence; the arguments are those of `beam_search`."""
+    """Return the finished hypotheses of each sentence.
+
+    The arguments are those of `beam_search`; `is_complete` says when a sentence's search ends.
+    """
     config = model.config
     max_len = min(max_len, config.max_len)
     finished: Finished = [[] for _ in src]
@@ -559,11 +576,13 @@ def beam_hypotheses(
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
             collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
-            going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
+            alive = scores.masked_fill(ended, -math.inf)
+            ranks = zip(sentences.tolist(), (alive.amax(1) / t**penalty).tolist(), strict=True)
+            done = [is_complete(finished[s], beam_size, best) for s, best in ranks]
+            going = [i for i, complete in enumerate(done) if not complete]
             if not going:
                 break
-            alive = scores.masked_fill(ended, -math.inf)[going]
-            scores, kept = alive.topk(min(beam_size, alive.shape[1]))
+            scores, kept = alive[going].topk(min(beam_size, alive.shape[1]))
             written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
             steps.reorder(rows[going].gather(1, kept))
@@ -1073,5 +1092,5 @@ def beam_search(
 # | rows with a beam of 5 | `r`, that is `(b beam)` | 10 | 320 |
 #
 # That is the whole Transformer, from ids to a translation. To train it on text of your own, see
-# `python -m transformer train --help`. Chapters 13 (published weights) and 14 (many devices) are
-# not written yet; [chapter 15](15_fast_training.ipynb) goes on and makes training fast.
+# `python -m transformer train --help`. In [chapter 13](13_pretrained.ipynb), translators that others
+# trained run in these blocks.

@@ -145,6 +145,11 @@ class Config:
                 f"not {special}"
             )
 
+    @property
+    def banned_ids(self) -> list[int]:
+        """The ids that a search never writes: padding and <s>."""
+        return [self.pad_id, self.bos_id]
+
     @classmethod
     def base(cls, vocab_size: int = 37_000, **changes) -> "Config":
         """Return the paper's base model, which it counts as 65 million parameters."""

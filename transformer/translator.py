@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +10,28 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from transformer.data import decode, load_tokenizer
+from transformer.data import BLANK, decode, load_tokenizer
 from transformer.engines import CTranslate2Engine, Engine, OnnxEngine, PyTorchEngine, Search
+from transformer.engines.by_rules import RulesEngine
 from transformer.engines.ctranslate2 import current_ctranslate2
 from transformer.engines.exporter import model_folder
 from transformer.engines.onnx import current_onnx
+from transformer.files import cache_dir
 from transformer.model import Transformer, load_model
-from transformer.reader import OnProblem, read_texts, warn_about
+from transformer.pretrained import PublishedTransformer, load_pretrained
+from transformer.published import (
+    PublishedTokenizer,
+    SearchRules,
+    checkpoint_folder,
+    is_checkpoint,
+    is_hub_name,
+    read_rules,
+)
+from transformer.reader import OnProblem, clean_lines, read_texts, warn_about
 from transformer.texts import clean, most_characters
 
 __all__ = [
+    "PublishedTranslator",
     "Translation",
     "Translator",
     "groups_by_length",
@@ -70,16 +83,28 @@ class Translator:
         engine: str = "pytorch",
         precision: str = "fp32",
         engine_folder: str | Path | None = None,
+        languages: Sequence[str] | None = None,
     ) -> "Translator":
         """Read a translator from a folder, or by the name under which it was trained.
+
+        Published weights are read, too, from a folder or by their name on the hub, such as
+        "Helsinki-NLP/opus-mt-en-it", into a `PublishedTranslator`; `languages` are the codes of
+        source and target, for models of many languages.
 
         `engine` is pytorch, ctranslate2 or onnx; for the last two the model is exported into
         `engine_folder`, or into its own folder, when it is loaded for the first time. `precision`
         is fp32, with pytorch also bf16, with ctranslate2 also int8. Raises FileNotFoundError if
         there is no such model, ValueError if a file is damaged, a package is missing, or engine,
-        precision and device do not fit.
+        precision and device do not fit; OSError if the hub cannot be reached.
         """
         check_engine(engine, precision, device)
+        published = published_name(name)
+        if published:
+            return PublishedTranslator.read_checkpoint(
+                published, device, engine, precision, languages
+            )
+        if languages:
+            raise ValueError(f"{name} is of one pair of languages; it takes no languages")
         if engine == "pytorch" and engine_folder:
             raise ValueError(
                 "engine pytorch reads the model's own folder and needs no engine_folder"
@@ -134,13 +159,12 @@ class Translator:
         `warn_about` warns, except of blanks, and `refuse` raises a ValueError.
         Raises ValueError for what is not a string.
         """
-        max_len = self.model.config.max_len
-        rows = read_texts(self.tokenizer, texts, max_len, self.most_characters, on_problem)
+        rows = self.read(texts, on_problem)
         readable = [i for i, row in enumerate(rows) if row]
         lengths = [len(rows[i]) for i in readable]
         groups = groups_by_length([rows[i] for i in readable], max_tokens // search.beam_size)
         work = [
-            ([rows[readable[i]] for i in group], 2 * round_up(lengths[group[0]], 16))
+            ([rows[readable[i]] for i in group], self.most_tokens(lengths[group[0]]))
             for group in groups
         ]
         results = self.engine.search_all(work, search)
@@ -148,15 +172,136 @@ class Translator:
         found: list[list[Translation]] = [[] for _ in rows]
         for group, hypotheses in zip(groups, results, strict=True):
             for i, best in zip(group, hypotheses, strict=True):
-                texts = decode(self.tokenizer, [ids for ids, _ in best])
+                texts = self.write([ids for ids, _ in best])
                 scores = [score for _, score in best]
                 found[readable[i]] = list(map(Translation, map(clean, texts), scores))
         return found
+
+    def read(self, texts: Iterable[str], on_problem: OnProblem) -> list[list[int]]:
+        """Return the ids of each text; none for a text with a problem."""
+        max_len = self.model.config.max_len
+        return read_texts(self.tokenizer, texts, max_len, self.most_characters, on_problem)
+
+    def write(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of each row of target ids."""
+        return decode(self.tokenizer, rows)
+
+    def most_tokens(self, length: int) -> int:
+        """Return how many tokens the translation of a source of so many may have."""
+        return 2 * round_up(length, 16)
 
     @cached_property
     def most_characters(self) -> int:
         """The length of the longest text that can have at most max_len tokens."""
         return most_characters(self.tokenizer.get_vocab(), self.model.config.max_len)
+
+
+class PublishedTranslator(Translator):
+    """Translate with published weights: their tokenizer, and a search by their rules.
+
+    `Translator.load` makes one. A text may begin with a tag of its target language, such as
+    >>ita<<, if the model has such tags.
+    """
+
+    model: PublishedTransformer
+    engine: RulesEngine
+
+    def __init__(
+        self, model: PublishedTransformer, tokenizer: PublishedTokenizer, rules: SearchRules
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.engine = RulesEngine(model, rules)
+
+    def __getstate__(self) -> dict:
+        return vars(self)
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+
+    @classmethod
+    def read_checkpoint(
+        cls,
+        name: str | Path,
+        device: str = "cpu",
+        engine: str = "pytorch",
+        precision: str = "fp32",
+        languages: Sequence[str] | None = None,
+    ) -> "PublishedTranslator":
+        """Read a published checkpoint; see `Translator.load`."""
+        if engine != "pytorch":
+            raise ValueError(f"published weights are searched by engine pytorch, not {engine}")
+        folder = checkpoint_folder(name)
+        rules = read_rules(folder)
+        model, tokenizer = load_pretrained(folder, languages)
+        if tokenizer.first_id is not None:
+            rules = replace(rules, first_id=tokenizer.first_id)
+        model = model.to(device)
+        return cls(model.bfloat16() if precision == "bf16" else model, tokenizer, rules)
+
+    def translate(
+        self,
+        texts: Iterable[str],
+        beam_size: int | None = None,
+        length_penalty: float | None = None,
+        max_tokens: int = 4096,
+        progress: bool = False,
+        on_problem: OnProblem = warn_about,
+    ) -> list[str]:
+        """Return the translation of every text.
+
+        Beam and length penalty are the checkpoint's own unless they are given.
+        """
+        rules = self.engine.rules
+        return super().translate(
+            texts,
+            beam_size or rules.beam_size,
+            rules.length_penalty if length_penalty is None else length_penalty,
+            max_tokens,
+            progress,
+            on_problem,
+        )
+
+    def read(self, texts: Iterable[str], on_problem: OnProblem) -> list[list[int]]:
+        max_len = self.model.config.max_len
+        lines, lengths = clean_lines(texts, self.most_characters)
+        rows = self.tokenizer.encode(lines)
+        for i, line in enumerate(lines):
+            problem = "" if self.tokenizer.knows(rows[i]) else f"{UNKNOWN}: {line[:40]!r}"
+            if not line:
+                problem = BLANK
+            if lengths[i] > self.most_characters or len(rows[i]) > max_len:
+                problem = f"is longer than the model's max_len of {max_len} tokens: split it"
+            if problem:
+                rows[i] = []
+                on_problem(i + 1, problem)
+        return rows
+
+    def write(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return self.tokenizer.decode(rows)
+
+    def most_tokens(self, length: int) -> int:
+        return self.engine.rules.max_len
+
+    @cached_property
+    def most_characters(self) -> int:
+        """A length that no text of max_len tokens has."""
+        return LONGEST_PIECE * self.model.config.max_len
+
+
+UNKNOWN = "has no character that the vocabulary knows"
+LONGEST_PIECE = 100
+"""Characters of a token at most."""
+
+
+def published_name(name: str | Path) -> str | Path | None:
+    """Return the folder or hub name of published weights, or None if `name` is another model's."""
+    for folder in (Path(name), cache_dir() / name):
+        if is_checkpoint(folder):
+            return folder
+        if folder.is_dir():
+            return None
+    return name if is_hub_name(name) and not Path(name).parent.is_dir() else None
 
 
 def check_engine(engine: str, precision: str, device: str) -> None:

@@ -87,6 +87,12 @@ def add_search_options(command: argparse.ArgumentParser) -> None:
     """Add the options that say which model translates, and how it searches."""
     add_model_option(command)
     command.add_argument(
+        "--languages",
+        nargs=2,
+        metavar=("SRC", "TGT"),
+        help="languages of published weights that have many (such as en it)",
+    )
+    command.add_argument(
         "--beam",
         type=positive,
         default=5,
@@ -145,7 +151,8 @@ def add_model_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
         default="en-it",
-        help="folder of a model, or the name it was trained under (default: en-it)",
+        help="folder of a model, the name it was trained under (default: en-it), or that of "
+        "published weights, such as Helsinki-NLP/opus-mt-en-it",
     )
 
 
@@ -157,6 +164,7 @@ def load_translator(options: argparse.Namespace) -> Translator:
         options.engine,
         options.precision,
         options.engine_folder,
+        options.languages,
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from transformer.cli.fine_tune_options import add_init, run_init
 from transformer.cli.options import (
     Commands,
     add_corpus_options,
@@ -63,6 +64,7 @@ def add_train(commands: Commands) -> None:
         "that are given and differ are announced, and sizes cannot change.",
     )
     add_corpus_options(command)
+    add_init(command)
     command.add_argument(
         "--out", help="folder for the model (default: in the cache, named after the corpus)"
     )
@@ -102,6 +104,11 @@ def add_settings(command: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a translator and leave it in a folder."""
+    if options.init:
+        with stop_on_signals() as should_stop:
+            return run_init(options, should_stop)
+    if options.languages:
+        raise ValueError("--languages are those of --init, which is not given")
     preset = PRESETS[options.corpus]
     precision = "auto"
     if not options.resume and not options.checkpoint:

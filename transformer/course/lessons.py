@@ -55,6 +55,7 @@ LESSONS = (
     Lesson(10, "Data", "data", (1, 8, 9), 45),
     Lesson(11, "Training", "training", (9, 10), 60),
     Lesson(12, "Inference", "inference", (9, 11), 60),
+    Lesson(13, "Published weights", "pretrained", (12,), 50),
     Lesson(15, "Fast training", "fast_training", (11,), 45),
     Lesson(16, "Fast decoding", "fast_decoding", (12,), 45),
 )

@@ -5,6 +5,7 @@
 """
 
 from transformer.recipes.course import trained_translator
+from transformer.recipes.fine_tuning import FINE_TUNING, fine_tune
 from transformer.recipes.fit import fast_trainer, fit
 from transformer.recipes.presets import ENGLISH_ITALIAN, MULTI30K, PRESETS, TEXT_FILES, Preset
 from transformer.recipes.resuming import SavedRun, read_run
@@ -12,6 +13,7 @@ from transformer.recipes.run_folder import checkpoints, holds_run, only_run
 
 __all__ = [
     "ENGLISH_ITALIAN",
+    "FINE_TUNING",
     "MULTI30K",
     "PRESETS",
     "TEXT_FILES",
@@ -19,6 +21,7 @@ __all__ = [
     "SavedRun",
     "checkpoints",
     "fast_trainer",
+    "fine_tune",
     "fit",
     "holds_run",
     "only_run",
