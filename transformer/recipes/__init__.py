@@ -7,7 +7,7 @@
 from transformer.recipes.course import trained_translator
 from transformer.recipes.fit import fast_trainer, fit
 from transformer.recipes.presets import ENGLISH_ITALIAN, MULTI30K, PRESETS, TEXT_FILES, Preset
-from transformer.recipes.resuming import SavedRun, read_run
+from transformer.recipes.resuming import SavedRun, corpus_hash, is_same_run, read_run
 from transformer.recipes.run_folder import checkpoints, holds_run, only_run
 
 __all__ = [
@@ -18,9 +18,11 @@ __all__ = [
     "Preset",
     "SavedRun",
     "checkpoints",
+    "corpus_hash",
     "fast_trainer",
     "fit",
     "holds_run",
+    "is_same_run",
     "only_run",
     "read_run",
     "trained_translator",
