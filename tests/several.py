@@ -79,9 +79,10 @@ def in_processes_by_command(
 
         for name, number in (("stdout", 1), ("stderr", 2)):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
-            setattr(sys, f"__{name}__", getattr(sys, name))
-        sys.stdin = open(folder / "stdin", encoding="utf-8")
+            stream = os.fdopen(number, "w", encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        sys.stdin = (folder / "stdin").open(encoding="utf-8")
         try:
             return main(arguments)
         finally:

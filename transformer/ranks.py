@@ -44,10 +44,10 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(torch.zeros(1))
 
-    def largest(self, *numbers: float | bool) -> list[float]:
+    def largest(self, *numbers: float | int) -> list[float]:
         """Return the largest of each number over all processes."""
         if self.world == 1:
-            return list(numbers)
+            return [float(number) for number in numbers]
         found = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return found.tolist()
