@@ -17,6 +17,7 @@ LIT = {
     10: {"text"},
     11: {"loss"},
     12: {"loop"},
+    14: {"loss"},
     15: {"multi_head", "output"},
     16: {"decoder", "decoder_step", "loop"},
 }
@@ -34,6 +35,7 @@ CAPTIONS = {
     10: "text to ids",
     11: "the loss",
     12: "one token at a time",
+    14: "the loss",
     15: "attention and the output layer",
     16: "the decoder and its loop",
 }

@@ -12,6 +12,7 @@ from transformer import (
     checks,
     data,
     decoder,
+    distributed,
     embeddings,
     encoder,
     feed_forward,
@@ -54,6 +55,7 @@ RIGHT = {
     "check_beam_search": inference.beam_search,
     "check_sample": inference.sample,
     "check_incremental": inference.IncrementalDecoder,
+    "check_shard": distributed.shard,
     "check_scores": metrics.scores,
 }
 OPTIONS = {

@@ -118,7 +118,7 @@ def joined() -> Iterator[Ranks]:
     Tensors on a CPU go by gloo, those on a GPU by NCCL. Each process takes the GPU of its number on
     its machine.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not are_several():
         yield Ranks()
         return
     backend = "gloo"
@@ -126,6 +126,7 @@ def joined() -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     store, rank, world = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt {attempt(world)}", store)
     group_store = dist.PrefixStore("group", store)
     dist.init_process_group(
         backend, store=group_store, rank=rank, world_size=world, timeout=PATIENCE
@@ -136,6 +137,11 @@ def joined() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+def are_several() -> bool:
+    """Return whether torchrun, or a launcher like it, has started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def local_rank() -> int:
     """Return the number of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
@@ -144,6 +150,15 @@ def local_rank() -> int:
 def restarts() -> int:
     """Return how often torchrun has started this run again after a process was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def attempt(world: int) -> int:
+    """Return a number under which processes find each other, and not those that are gone.
+
+    On one machine torchrun keeps its table when it starts the processes again. Several machines
+    count restarts each for itself; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes a new table.
+    """
+    return restarts() if int(os.environ.get("LOCAL_WORLD_SIZE", world)) == world else 0
 
 
 def is_lost(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from transformer.cli.export_command import add_export
 from transformer.cli.train_command import add_train
 from transformer.cli.translate_command import add_translate
 from transformer.cpu.process import tune_allocator
-from transformer.ranks import Ranks, is_lost, joined
+from transformer.ranks import Ranks, are_several, is_lost, joined
 
 __all__ = ["main"]
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is UTF-8, whatever the locale. Of several processes, started by torchrun, rank 0 alone writes to
     standard output and standard error; an error is named once, whoever had it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK") != "0":
+    if are_several() and os.environ.get("RANK") != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (it is open as long as the process)
         sys.stderr = sys.stdout
     options = parser().parse_args(arguments)
@@ -87,7 +87,7 @@ def report(error: Exception, debug: bool, ranks: Ranks) -> int:
     if isinstance(error, USERS):
         text = f"error: {sentence}"
         status = 1
-    lost = ranks.world > 1 and is_lost(error)
+    lost = are_several() and is_lost(error)
     if lost:
         text = "error: another process of this run has failed or was stopped"
         status = 1
