@@ -18,6 +18,7 @@ LIT = {
     11: {"loss"},
     12: {"loop"},
     13: {"model"},
+    14: {"loss"},
     15: {"multi_head", "output"},
     16: {"decoder", "decoder_step", "loop"},
 }
@@ -36,6 +37,7 @@ CAPTIONS = {
     11: "the loss",
     12: "one token at a time",
     13: "everything that published weights fill",
+    14: "the loss",
     15: "attention and the output layer",
     16: "the decoder and its loop",
 }

@@ -12,6 +12,7 @@ from transformer import (
     checks,
     data,
     decoder,
+    distributed,
     embeddings,
     encoder,
     feed_forward,
@@ -55,6 +56,7 @@ RIGHT = {
     "check_sample": inference.sample,
     "check_decode_position": inference.decode_position,
     "check_incremental": inference.IncrementalDecoder,
+    "check_shard": distributed.shard,
     "check_scores": metrics.scores,
 }
 OPTIONS = {

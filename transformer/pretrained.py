@@ -627,5 +627,5 @@ def save_pretrained(
 # | decoding starts with `<s>` | with padding, or `</s>` | `bos_id` |
 # | 16-bit numbers were not used | files in float16 | read as float32 |
 #
-# Chapter 14 (many devices) is not written yet; go on to [chapter 15](15_fast_training.ipynb),
-# which makes training fast.
+# [Chapter 14](14_distributed.ipynb) trains one model with several processes, and
+# [chapter 15](15_fast_training.ipynb) makes each of them fast.

@@ -36,6 +36,7 @@ from transformer.checks.ch12_inference import (
     check_incremental,
     check_sample,
 )
+from transformer.checks.ch14_distributed import check_shard
 from transformer.checks.harness import CheckError
 from transformer.checks.scoring import check_scores
 
@@ -68,6 +69,7 @@ __all__ = [
     "check_sample",
     "check_schedule",
     "check_scores",
+    "check_shard",
     "check_tokenizer",
     "check_trainer",
 ]

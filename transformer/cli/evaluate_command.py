@@ -16,10 +16,12 @@ from transformer.cli.options import (
     target_language,
 )
 from transformer.cli.problems import Problems
+from transformer.cli.sharing import n_best_by_all
 from transformer.corpora import Corpus
 from transformer.corpora.multi30k import TEST_SETS
 from transformer.files import check_writable
 from transformer.metrics import exact_match, moses_tokens, scores
+from transformer.ranks import current
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -65,13 +67,13 @@ def run_evaluate(options: argparse.Namespace) -> None:
     problems = Problems(options.strict, options.copy_unknown)
     problems.begin(list(sources))
     translator = load_translator(options)
-    found = translator.n_best(sources, search_of(options), progress=True, on_problem=problems)
+    found = n_best_by_all(translator, list(sources), search_of(options), problems, progress=True)
     translations = [
         best[0].text if best else problems.instead_of(i) for i, best in enumerate(found)
     ]
     tokenize = "none" if options.tokenized or options.tok else "13a"
     print(all_scores(translations, references, tokenize, language), flush=True)
-    if options.out:
+    if options.out and current().is_first:
         text = "".join(f"{line}\n" for line in translations)
         options.out.write_text(text, encoding="utf-8")
 

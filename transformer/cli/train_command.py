@@ -18,14 +18,18 @@ from transformer.cli.options import (
     positive,
     read_corpus,
 )
+from transformer.corpora import Corpus
 from transformer.files import cache_dir, read_tensors
 from transformer.model import Config
+from transformer.ranks import current, restarts
 from transformer.recipes import (
     PRESETS,
     Preset,
     checkpoints,
+    corpus_hash,
     fit,
     holds_run,
+    is_same_run,
     only_run,
     read_run,
 )
@@ -116,7 +120,7 @@ def run_train(options: argparse.Namespace) -> None:
     corpus = read_corpus(options)
     folder = Path(options.out) if options.out else cache_dir() / corpus.name
     with only_run(folder), stop_on_signals() as should_stop:
-        resume = resume_from(folder, options)
+        resume = agreed_checkpoint(folder, options, corpus)
         if resume:
             saved = read_run(resume)
             preset = saved.preset
@@ -133,7 +137,8 @@ def run_train(options: argparse.Namespace) -> None:
             longest=options.skip_long,
             strict=options.strict,
         )
-        draw_curves(history, folder)
+        if current().is_first:
+            draw_curves(history, folder)
     best = min(row["val_loss"] for row in history)
     print(
         f"best validation loss {best:.3f} nats a token; the translator is in {folder}",
@@ -160,6 +165,41 @@ def changed_preset(preset: Preset, options: argparse.Namespace) -> Preset:
     )
     preset.model_config(preset.vocab_size)  # raises for impossible sizes
     return preset
+
+
+def agreed_checkpoint(folder: Path, options: argparse.Namespace, corpus: Corpus) -> Path | None:
+    """Return the checkpoint that all processes go on from; None to start anew.
+
+    Rank 0 chooses, because a folder on the network may not look the same everywhere at once. Raises
+    the errors of `resume_from`.
+    """
+    ranks = current()
+    found = None
+    if ranks.is_first:
+        found = interrupted_run(folder, options, corpus) or resume_from(folder, options)
+    found = ranks.from_first(found and str(found))
+    return Path(found) if found else None
+
+
+def interrupted_run(folder: Path, options: argparse.Namespace, corpus: Corpus) -> Path | None:
+    """Return the last checkpoint of the run that torchrun starts again after losing a process.
+
+    The command is the same as at first, and --overwrite must not begin again. So a checkpoint is
+    this run's if a new run would make the same one.
+    """
+    found = checkpoints(folder)
+    if not restarts() or options.resume or not found:
+        return None
+    saved = read_run(found[-1])
+    preset = PRESETS[options.corpus]
+    precision = "auto"
+    if options.checkpoint:
+        start = read_run(options.checkpoint)
+        preset = start.preset
+        precision = start.precision
+    preset = changed_preset(preset, options)
+    same = is_same_run(saved, preset, options.precision or precision, corpus_hash(corpus))
+    return found[-1] if same else None
 
 
 def resume_from(folder: Path, options: argparse.Namespace) -> Path | None:

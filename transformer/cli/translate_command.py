@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 from transformer.cli.options import (
     Commands,
@@ -17,6 +18,7 @@ from transformer.cli.options import (
     search_of,
 )
 from transformer.cli.problems import Problems
+from transformer.cli.sharing import given_to_all, n_best_by_all
 from transformer.engines import Search
 from transformer.texts import clean, lines_of
 from transformer.translator import Translation, Translator
@@ -63,19 +65,21 @@ def run_translate(options: argparse.Namespace) -> None:
     search = search_of(options, n_best=options.n_best, scores=as_json)
     problems = Problems(options.strict, options.copy_unknown)
     translator = load_translator(options)
-    for lines in sources(options, translator):
-        problems.begin(lines)
-        for line, best in zip(lines, translated(translator, lines, search, problems), strict=True):
-            print(json_line(line, best) if as_json else best[0].text)
-        problems.end()
-        sys.stdout.flush()
+    with closing(given_to_all(sources(options, translator))) as groups:
+        for lines in groups:
+            problems.begin(lines)
+            found = translated(translator, lines, search, problems)
+            for line, best in zip(lines, found, strict=True):
+                print(json_line(line, best) if as_json else best[0].text)
+            problems.end()
+            sys.stdout.flush()
 
 
 def translated(
     translator: Translator, lines: list[str], search: Search, problems: Problems
 ) -> Iterator[list[Translation]]:
     """Yield the translations of each line, at least one: the best, or what stands in its place."""
-    found = translator.n_best(lines, search, on_problem=problems)
+    found = n_best_by_all(translator, lines, search, problems)
     for i, translations in enumerate(found):
         yield translations or [Translation(problems.instead_of(i), 0.0)]
 

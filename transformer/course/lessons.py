@@ -55,9 +55,10 @@ LESSONS = (
     Lesson(10, "Data", "data", (1, 8, 9), 45),
     Lesson(11, "Training", "training", (9, 10), 60),
     Lesson(12, "Inference", "inference", (9, 11), 60),
-    Lesson(13, "Published weights", "pretrained", (12,), 50),
-    Lesson(15, "Fast training", "fast_training", (11,), 45),
-    Lesson(16, "Fast decoding", "fast_decoding", (12,), 45),
+    Lesson(13, "Published weights", "pretrained", (9, 12), 50),
+    Lesson(14, "Data parallelism", "distributed", (11,), 40),
+    Lesson(15, "Fast training", "fast_training", (3, 8, 11), 45),
+    Lesson(16, "Fast decoding", "fast_decoding", (12, 15), 45),
 )
 MODULES = frozenset(lesson.module for lesson in LESSONS)
 

@@ -8,7 +8,7 @@ from transformer.recipes.course import trained_translator
 from transformer.recipes.fine_tuning import FINE_TUNING, fine_tune
 from transformer.recipes.fit import fast_trainer, fit
 from transformer.recipes.presets import ENGLISH_ITALIAN, MULTI30K, PRESETS, TEXT_FILES, Preset
-from transformer.recipes.resuming import SavedRun, read_run
+from transformer.recipes.resuming import SavedRun, corpus_hash, is_same_run, read_run
 from transformer.recipes.run_folder import checkpoints, holds_run, only_run
 
 __all__ = [
@@ -20,10 +20,12 @@ __all__ = [
     "Preset",
     "SavedRun",
     "checkpoints",
+    "corpus_hash",
     "fast_trainer",
     "fine_tune",
     "fit",
     "holds_run",
+    "is_same_run",
     "only_run",
     "read_run",
     "trained_translator",

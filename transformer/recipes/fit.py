@@ -7,7 +7,7 @@ time limit, a progress bar, checkpoints, the learning curve as a file, and the b
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from transformer.data import (
     collate,
     train_tokenizer,
 )
+from transformer.distributed import DistributedLoss, shards
 from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
+from transformer.ranks import Ranks, current
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -75,6 +77,9 @@ def fit(
     and training pairs of more than `longest` tokens, too; how many is said on standard error. With
     `strict` they raise a ValueError.
 
+    In several processes that have joined (`transformer.ranks`), each takes its share of every
+    batch, and rank 0 writes; the result is that of one process, up to rounding and dropout.
+
     Before anything is written, raises ValueError if no pair is left, or the checkpoint does not
     fit; FileNotFoundError if there is none; and BlockingIOError if another process trains into
     `folder`.
@@ -103,7 +108,9 @@ def fit(
         if run.ended():
             announce([f"nothing is left to train: {run.progress()} done"])
             return run.history
-        run.folder.prepare()
+        if run.ranks.is_first:
+            run.folder.prepare()
+        run.draw_own_numbers()
         return run.train(pairs, should_stop)
 
 
@@ -151,15 +158,18 @@ def fast_trainer(model: Transformer, config: TrainingConfig, precision: str = "a
     """Return a trainer of `model` with what is faster on its device.
 
     The trainer's model shares its parameters with `model`, which is otherwise left as it is. "auto"
-    multiplies in bfloat16 where the processor has instructions for it. ValueError for another
-    precision than auto, fp32 or bf16.
+    multiplies in bfloat16 where the processor has instructions for it. In several processes it
+    takes shards of batches (chapter 14). ValueError for another precision than auto, fp32 or bf16.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be auto, fp32 or bf16, not {precision!r}")
     device = model.bias.device
     half = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
     loss = in_bfloat16(chunked_loss) if half else chunked_loss
-    return Trainer(optimize_for_cpu(model) if device.type == "cpu" else model, config, loss)
+    trained = optimize_for_cpu(model) if device.type == "cpu" else model
+    if current().world > 1:
+        loss = DistributedLoss(trained, loss)
+    return Trainer(trained, config, loss)
 
 
 @dataclass
@@ -173,6 +183,7 @@ class Run:
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    ranks: Ranks = field(default_factory=current)
 
     def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""
@@ -187,20 +198,35 @@ class Run:
         config = trainer.config
         device = trainer.model.bias.device
         groups = batches_by_length(self.val_pairs, config.max_tokens)
-        val_batches = [collate(group).to(device) for group in groups]
+        val_batches = [b.to(device) for (b,) in self.my_steps((collate(g),) for g in groups)]
         clock = time.perf_counter() - self.seconds
         with self.progress_bar() as bar:
-            batches = training_batches(pairs, config, start=trainer.steps)
+            batches = self.my_steps(training_batches(pairs, config, start=trainer.steps))
             while not self.ended():
                 self.losses.append(trainer.step(*(batch.to(device) for batch in next(batches))))
-                self.seconds = time.perf_counter() - clock
-                stopped = should_stop()
+                seconds = time.perf_counter() - clock
+                stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
                 if stopped or self.ended() or trainer.steps % config.validate_every == 0:
                     self.validate(val_batches, epoch_of(trainer, pairs))
                 self.show(bar)
                 if stopped:
                     raise KeyboardInterrupt
         return self.history
+
+    def my_steps(self, steps: Iterable[tuple[Batch, ...]]) -> Iterator[tuple[Batch, ...]]:
+        """Return what this process takes of the batches of each step."""
+        if self.ranks.world == 1:
+            return iter(steps)
+        return shards(steps, self.ranks.rank, self.ranks.world)
+
+    def draw_own_numbers(self) -> None:
+        """Let dropout draw other numbers than in rank 0, whose state is in the checkpoint.
+
+        They follow from the step, so that a resumed run goes on as it would have without a stop.
+        """
+        if not self.ranks.is_first:
+            seed = self.trainer.config.seed + self.trainer.steps
+            torch.manual_seed(seed + 10**9 * self.ranks.rank)
 
     def ended(self) -> bool:
         """Return whether the steps or the minutes are over."""
@@ -234,7 +260,9 @@ class Run:
             )
         self.losses.clear()
         self.history.append(row)
-        self.folder.keep(trainer, self.seconds, self.history)
+        if self.ranks.is_first:
+            self.folder.keep(trainer, self.seconds, self.history)
+        self.draw_own_numbers()
 
     def progress_bar(self) -> tqdm:
         """Return a bar that fills with steps, or with seconds when there is a time limit."""

@@ -91,6 +91,12 @@ def check_same_model(saved: SavedRun, preset: Preset) -> None:
         raise ValueError(f"{saved.checkpoint} belongs to another config: {', '.join(different)}")
 
 
+def is_same_run(saved: SavedRun, preset: Preset, precision: str, corpus: str) -> bool:
+    """Return whether a new run with these settings would make the checkpoint of the saved one."""
+    same_model = sizes_of(saved.preset) == sizes_of(preset)
+    return same_model and not changes(saved, preset, precision, corpus)
+
+
 def sizes_of(preset: Preset) -> dict[str, Any]:
     """Return the sizes of a preset's model; the vocabulary may come out smaller."""
     return asdict(preset.model_config(preset.vocab_size))

@@ -24,6 +24,7 @@ from transformer.files import (
     remove_drafts,
 )
 from transformer.model import Config, read_config, save_model
+from transformer.ranks import current
 from transformer.recipes.resuming import SavedRun
 from transformer.training import Trainer, save_checkpoint
 
@@ -64,17 +65,22 @@ def foreign_file(folder: Path, config: Config, tokenizer: str) -> Path | None:
 def only_run(folder: str | Path) -> Iterator[None]:
     """Hold the folder of a run, and complete what a killed run has left half done in it.
 
-    A thread that holds it may do so again. Raises BlockingIOError if another process trains there.
+    A thread that holds it may do so again. Of the processes of one run, rank 0 holds it for all.
+    Raises BlockingIOError if another process trains there.
     """
+    ranks = current()
     with ExitStack() as stack:
         try:
-            stack.enter_context(folder_lock(folder, wait=False))
+            if ranks.is_first:
+                stack.enter_context(folder_lock(folder, wait=False))
         except BlockingIOError:
             raise BlockingIOError(
                 f"another process is training in {folder}: wait until it ends, or name another "
                 "folder"
             ) from None
-        complete(Path(folder))
+        if ranks.is_first:
+            complete(Path(folder))
+        ranks.wait()
         yield
 
 

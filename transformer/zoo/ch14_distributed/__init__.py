@@ -1,0 +1,1 @@
+"""Known mistakes of chapter 14: data parallelism."""
