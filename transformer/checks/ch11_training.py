@@ -88,12 +88,17 @@ def check_loss(fn: Callable, *, device: torch.device | str = "cpu") -> None:
     large = call(fn, (80 * logits.detach()).half(), labels, 3, 0.1)
     overflow = "on float16 logits of some hundreds the loss is not finite: compute it in float32"
     expect(large.isfinite(), overflow)
-    some = labels.masked_fill(labels == 2, -100)
-    counted = real & (labels != 2)
-    want = F.cross_entropy(logits[counted].double(), smoothed(labels[counted], 9, 0.1, 3))
-    ignored = "a label of -100 is PyTorch's mark for a position that does not count"
-    got = call(fn, logits, some, 3, 0.1, hint=f"{ignored[0].upper()}{ignored[1:]}.")
-    agree(got.double(), want, ignored, None, 1e-5)
+    ignores_marked_labels(fn, logits.detach(), labels)
+
+
+def ignores_marked_labels(fn: Callable, logits: Tensor, labels: Tensor) -> None:
+    """Expect labels of -100 not to count; pad_id is 3."""
+    marked = labels.masked_fill(labels == 2, -100)
+    real = (labels != 3) & (labels != 2)
+    want = F.cross_entropy(logits[real].double(), smoothed(labels[real], 9, 0.1, 3))
+    cause = "a label of -100 is PyTorch's mark for a position that does not count"
+    got = call(fn, logits, marked, 3, 0.1, hint=f"{cause[0].upper()}{cause[1:]}.")
+    agree(got.double(), want, cause, None, 1e-5)
 
 
 @check("linear to the peak, then the inverse square root, no warm-up allowed")
