@@ -15,7 +15,7 @@ steps run without Python. Optional, and for engineers.**
 #
 # **What you will be able to do**
 #
-# - say what a decoding step costs beside its arithmetic: calls, copies and reads;
+# - say what a decoding step costs beside its arithmetic: calls, Python and copies;
 # - let hypotheses share a cache under an ancestor mask, and prove that every search finds the same;
 # - multiply matrices that do not change once, and say when that pays.
 
@@ -117,10 +117,10 @@ from transformer.model import Transformer
 # assert times["step"] > 5 * arithmetic
 
 # %% [markdown]
-# The arithmetic is a small part. A step is mostly *calls*, from Python and through einops, however
-# little each one computes. With many sentences the arithmetic weighs more, and other costs appear:
-# a beam search copies its cache at every step, and looks for the best few extensions among
-# `beam · vocab`.
+# The arithmetic is about a hundredth of the step. The rest is *overhead*: each operator is called,
+# and around each call there is Python (modules, einops, views), however little is computed. With
+# many sentences the arithmetic weighs more, and other costs appear: a beam search copies its cache
+# at every step, and looks for the best few extensions among `beam · vocab`.
 
 # %% [markdown]
 # ## By hand
@@ -636,9 +636,9 @@ class StaticDecoder(TokenDecoder):
 # assert one["+ traced"] > 1.5 * one["+ cache"] and many["+ cache"] > 1.5 * many["no cache"]
 
 # %% [markdown]
-# For one sentence the step that counts is the one without Python. (What absorbing alone gains is
-# hardly more than the noise, in the stored plot.) For 32 it is the cache: the arithmetic is nearly
-# the same in all bars after it, and 32 rows share each call.
+# For one sentence the step that counts is the one without Python. Packing and absorbing remove a
+# quarter of the calls, but on this processor they gain little more than the noise. For 32 it is the
+# cache: the arithmetic is nearly the same in all bars after it, and 32 rows share each call.
 #
 # One more step is not in the decoder. On two cores, the PyTorch engine of the package
 # (`transformer/engines`) gives each core sentences of its own, with one thread, instead of letting
@@ -713,8 +713,8 @@ class StaticDecoder(TokenDecoder):
 # )
 
 # %% [markdown]
-# In the stored plot the gain is in blocks and trace. With so few tokens the copies are a small part
-# of a step; by the curve above, their part grows with the length.
+# In the stored plot only the trace gains more than the noise. With 20 tokens the copies are a small
+# part of a step; by the curve above, their part grows with the length.
 #
 # ### The price of a call
 #
@@ -829,10 +829,10 @@ class StaticDecoder(TokenDecoder):
 # %% [markdown]
 # ## Summary
 #
-# A step for one sentence is mostly calls, and a beam search copies what never changes. A cache that
-# stays, under a mask that says who descends from whom, replaces the copies; matrices that do not
-# change are multiplied once; and a traced step runs its operators without Python. In float32 the
-# translations are the same, and only a check at every step can say so.
+# A step for one sentence is mostly overhead, and a beam search copies what never changes. A cache
+# that stays, under a mask that says who descends from whom, replaces the copies; matrices that do
+# not change are multiplied once; and a traced step runs its operators without Python. In float32
+# the translations are the same, and only a check at every step can say so.
 #
 # **Write it from memory**: close the chapter and write `StaticCache`, with `next_cells` and
 # `reorder` (give it room for all cells at once);
@@ -855,7 +855,7 @@ class StaticDecoder(TokenDecoder):
 #
 # | the paper | here | why |
 # |---|---|---|
-# | does not mention decoding speed | one cache, absorbed matrices, traces | a step for few sentences is mostly calls |
+# | does not mention decoding speed | one cache, absorbed matrices, traces | a step for few sentences is mostly overhead |
 # | cross-attention by queries (section 3.2.3) | for few sentences, products with $W_q K^\top$ and $V W_o$ | the same function in two products instead of four |
 # | beam search (section 6.1) | hypotheses share a cache under an ancestor mask | no key is copied when they change places |
 
