@@ -529,14 +529,6 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
     return ids, torch.stack([h[1] for h in best])
 
 
-def is_full(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
-    """Return whether a sentence is complete: it has `beam_size` finished hypotheses.
-
-    Another rule may look at `best_rank`, that of the best hypothesis which is still extended.
-    """
-    return len(hypotheses) >= beam_size
-
-
 # %% [markdown]
 # Now the search itself. At every step each hypothesis is extended by every token, and
 # log-probabilities are added. (Logits can't be added, because those of different rows are not
@@ -548,18 +540,9 @@ def is_full(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
 
 # %% tags=["exercise"]
 def beam_hypotheses(
-    model: Transformer,
-    src: Tensor,
-    beam_size: int,
-    penalty: float,
-    max_len: int,
-    make: MakeDecoder,
-    is_complete: Callable[[list, int, float], bool] = is_full,
+    model: Transformer, src: Tensor, beam_size: int, penalty: float, max_len: int, make: MakeDecoder
 ) -> Finished:
-    """Return the finished hypotheses of each sentence.
-
-    The arguments are those of `beam_search`; `is_complete` says when a sentence's search ends.
-    """
+    """Return the finished hypotheses of each sentence; the arguments are those of `beam_search`."""
     config = model.config
     max_len = min(max_len, config.max_len)
     finished: Finished = [[] for _ in src]
@@ -576,13 +559,11 @@ def beam_hypotheses(
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
             collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
-            alive = scores.masked_fill(ended, -math.inf)
-            ranks = zip(sentences.tolist(), (alive.amax(1) / t**penalty).tolist(), strict=True)
-            done = [is_complete(finished[s], beam_size, best) for s, best in ranks]
-            going = [i for i, complete in enumerate(done) if not complete]
+            going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
             if not going:
                 break
-            scores, kept = alive[going].topk(min(beam_size, alive.shape[1]))
+            alive = scores.masked_fill(ended, -math.inf)[going]
+            scores, kept = alive.topk(min(beam_size, alive.shape[1]))
             written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
             steps.reorder(rows[going].gather(1, kept))
@@ -783,9 +764,8 @@ def beam_search(
 #
 # `Translator` (`transformer/translator.py`) does what is needed around a search: it encodes and
 # decodes text, limits the length of a translation by that of its source, and groups sentences of
-# similar length, because padding costs as much as words. The search itself is run by an engine of
-# `transformer/engines`: PyTorch by default, with the faster decoder of chapter 16, or CTranslate2,
-# or ONNX.
+# similar length, because padding costs as much as words. An engine of `transformer/engines` runs
+# the search: PyTorch by default, with the faster decoder of chapter 16, or CTranslate2, or ONNX.
 
 # %% [markdown]
 # ## The look

@@ -1,17 +1,19 @@
 """Search by the rules of a checkpoint, so that the result is that of `transformers`' `generate`.
 
 The searches are chapter 12's. A rule is either another decoder, which changes logits, or another
-answer to when a sentence is complete.
+answer to when a sentence is complete, for which there is a beam search here.
 """
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,11 +22,11 @@ from transformer.inference import (
     IncrementalDecoder,
     MakeDecoder,
     TokenDecoder,
-    beam_hypotheses,
+    collect,
     greedy_search,
-    is_full,
+    mask_special_tokens,
 )
-from transformer.model import Transformer
+from transformer.model import Transformer, inference_context
 from transformer.published.families import generation_settings
 
 UNSUPPORTED = {
@@ -130,6 +132,11 @@ def ruled(rules: SearchRules, make: MakeDecoder = IncrementalDecoder) -> MakeDec
     return partial(RuledDecoder, rules, make)
 
 
+def is_full(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
+    """Return whether a sentence is complete by the rule of chapter 12: enough have finished."""
+    return len(hypotheses) >= beam_size
+
+
 def cannot_improve(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
     """Return whether a sentence is complete by the rule of `early_stopping=False`.
 
@@ -140,6 +147,50 @@ def cannot_improve(hypotheses: list[tuple], beam_size: int, best_rank: float) ->
         return False
     worst = heapq.nlargest(beam_size, (rank for rank, *_ in hypotheses))[-1]
     return best_rank <= worst
+
+
+def beam_hypotheses(
+    model: Transformer,
+    src: Int[Tensor, "b k"],
+    rules: SearchRules,
+    make: MakeDecoder,
+    is_complete: Callable[[list[tuple], int, float], bool],
+) -> Finished:
+    """Return the finished hypotheses of each sentence.
+
+    This is chapter 12's function of the same name, but `is_complete` says when a sentence's search
+    ends, from its finished hypotheses and the rank of the best one that would go on.
+    """
+    config = model.config
+    finished: Finished = [[] for _ in src]
+    with inference_context(model):
+        steps = make(model, src)
+        sentences = torch.arange(len(src), device=src.device)
+        written = src.new_full((len(src), 1), config.bos_id)  # r t
+        scores = torch.zeros(len(src), 1, device=src.device)  # b beam
+        for t in range(1, rules.max_len + 1):
+            log_probs = mask_special_tokens(
+                steps.step(written[:, -1]).float().log_softmax(-1), config
+            )
+            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * rules.beam_size)
+            longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
+            ended = ((tokens == config.eos_id) | (t == rules.max_len)) & scores.isfinite()
+            best = ended[:, : rules.beam_size]
+            collect(finished, sentences, longer, scores, best, rules.length_penalty)
+            alive = scores.masked_fill(ended, -math.inf)
+            ranks = (alive.amax(1) / t**rules.length_penalty).tolist()
+            going = [
+                i
+                for i, (s, rank) in enumerate(zip(sentences.tolist(), ranks, strict=True))
+                if not is_complete(finished[s], rules.beam_size, rank)
+            ]
+            if not going:
+                break
+            scores, kept = alive[going].topk(min(rules.beam_size, alive.shape[1]))
+            written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
+            sentences = sentences[going]
+            steps.reorder(rows[going].gather(1, kept))
+    return finished
 
 
 def search_rows(
@@ -162,15 +213,7 @@ def search_rows(
         pad_id = model.config.pad_id
         return [[([i for i in row if i != pad_id], math.nan)] for row in rows]
     is_complete = is_full if rules.early_stopping else cannot_improve
-    found: Finished = beam_hypotheses(
-        model,
-        src,
-        rules.beam_size,
-        rules.length_penalty,
-        rules.max_len,
-        ruled(rules, make),
-        is_complete,
-    )
+    found = beam_hypotheses(model, src, rules, ruled(rules, make), is_complete)
     return [best_first(hypotheses, rules.beam_size) for hypotheses in found]
 
 
