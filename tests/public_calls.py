@@ -56,6 +56,7 @@ from transformer.translator import (
     check_engine,
     groups_by_length,
     model_folder,
+    published_place,
     round_up,
 )
 
@@ -422,6 +423,7 @@ def mask_tokens(w: World) -> None:
     "pretrained.published_name",
     "pretrained.published_names",
     "pretrained.published_weights",
+    "translator.published_place",
     "pretrained.read_model",
     "pretrained.save_pretrained",
     draws=BOTH,
@@ -433,6 +435,7 @@ def read_and_write_published_weights(w: World) -> None:
     pretrained.published_names(model)
     pretrained.published_weights(model)
     pretrained.read_model(pretrained.save_pretrained(model, w.folder / "published"))
+    published_place(w.folder)
     pretrained.half_positions(3, 4)
     pretrained.fairseq_positions(3, 4)
     pretrained.published_name("encoder.layers.0.feed_forward.w_1.weight")
