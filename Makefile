@@ -59,6 +59,8 @@ start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up t
 
 # The tests train a translator of their own, once for each clone.
 test quick test-notebooks learners test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
+# Chapter 13 downloads 300 MB where it may.
+course test test-notebooks learners test-everywhere: export HF_HUB_OFFLINE = 1
 test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (10 to 15 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2

@@ -26,6 +26,7 @@ from transformer import (
     files,
     inference,
     metrics,
+    pretrained,
     recipes,
     texts,
     training,
@@ -57,6 +58,7 @@ from transformer.translator import (
     check_engine,
     groups_by_length,
     model_folder,
+    published_place,
     round_up,
 )
 
@@ -355,6 +357,7 @@ def load_a_checkpoint(w: World) -> None:
     "inference.beam_hypotheses",
     "inference.best_of",
     "inference.collect",
+    "inference.is_full",
 )
 def search(w: World) -> None:
     for decoder in (inference.IncrementalDecoder, inference.RecomputingDecoder):
@@ -362,6 +365,7 @@ def search(w: World) -> None:
         inference.beam_search(w.model, w.src, 3, 1.0, 6, decoder)
     with inference.inference_context(w.model):
         w.model(w.src, w.tgt)
+    inference.is_full([], 3, 0.0)
     with contextlib.suppress(ZeroDivisionError), inference.inference_context(w.model):
         raise ZeroDivisionError
 
@@ -408,6 +412,35 @@ def use_decoder(decoder: inference.TokenDecoder) -> None:
 @calls("inference.mask_special_tokens", may_change=r"scores\.data")  # in place, it says
 def mask_tokens(w: World) -> None:
     inference.mask_special_tokens(w.scores, w.model.config)
+
+
+# --- chapter 13 -----------------------------------------------------------------------------------
+
+
+@calls(
+    "pretrained.PublishedConfig",
+    "pretrained.PublishedTransformer",
+    "pretrained.fairseq_positions",
+    "pretrained.half_positions",
+    "pretrained.published_name",
+    "pretrained.published_names",
+    "pretrained.published_weights",
+    "translator.published_place",
+    "pretrained.read_model",
+    "pretrained.save_pretrained",
+    draws=BOTH,
+)
+def read_and_write_published_weights(w: World) -> None:
+    sizes = dict(d_model=8, n_heads=2, n_layers=1, d_ff=8, max_len=9, pad_id=5, bos_id=5)
+    encoder = dict(source_vocab_size=6, encoder_layers=1, encoder_heads=2, encoder_d_ff=8)
+    model = pretrained.PublishedTransformer(pretrained.PublishedConfig(6, **sizes, **encoder))
+    pretrained.published_names(model)
+    pretrained.published_weights(model)
+    pretrained.read_model(pretrained.save_pretrained(model, w.folder / "published"))
+    published_place(w.folder)
+    pretrained.half_positions(3, 4)
+    pretrained.fairseq_positions(3, 4)
+    pretrained.published_name("encoder.layers.0.feed_forward.w_1.weight")
 
 
 # --- chapters 15 and 16 ---------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class Translator:
         precision and device do not fit; OSError if the hub cannot be reached.
         """
         check_engine(engine, precision, device)
-        published = published_name(name)
+        published = published_place(name)
         if published:
             return PublishedTranslator.read_checkpoint(
                 published, device, engine, precision, languages
@@ -294,7 +294,7 @@ LONGEST_PIECE = 100
 """Characters of a token at most."""
 
 
-def published_name(name: str | Path) -> str | Path | None:
+def published_place(name: str | Path) -> str | Path | None:
     """Return the folder or hub name of published weights, or None if `name` is another model's."""
     for folder in (Path(name), cache_dir() / name):
         if is_checkpoint(folder):
