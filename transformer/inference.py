@@ -579,8 +579,11 @@ def beam_hypotheses(
             collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
             alive = scores.masked_fill(ended, -math.inf)
             ranks = zip(sentences.tolist(), (alive.amax(1) / t**penalty).tolist(), strict=True)
-            done = [is_complete(finished[s], beam_size, best) for s, best in ranks]
-            going = [i for i, complete in enumerate(done) if not complete]
+            going = [
+                i
+                for i, (s, best) in enumerate(ranks)
+                if not is_complete(finished[s], beam_size, best)
+            ]
             if not going:
                 break
             scores, kept = alive[going].topk(min(beam_size, alive.shape[1]))
