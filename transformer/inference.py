@@ -559,17 +559,7 @@ def beam_hypotheses(
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
             collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
-<<<<<<< HEAD
             going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
-=======
-            alive = scores.masked_fill(ended, -math.inf)
-            ranks = zip(sentences.tolist(), (alive.amax(1) / t**penalty).tolist(), strict=True)
-            going = [
-                i
-                for i, (s, best) in enumerate(ranks)
-                if not is_complete(finished[s], beam_size, best)
-            ]
->>>>>>> workH5
             if not going:
                 break
             alive = scores.masked_fill(ended, -math.inf)[going]
