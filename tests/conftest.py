@@ -33,6 +33,7 @@ LONG = {
     "test_onnx",
     "test_recipes",
     "test_run_folder",
+    "test_tokenised",
     "test_translator",
 }
 """Files that train, export, trace, compile or start processes. All others are `make quick`."""
