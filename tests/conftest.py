@@ -38,6 +38,7 @@ LONG = {
     "test_pretrained",
     "test_recipes",
     "test_run_folder",
+    "test_tokenised",
     "test_translator",
 }
 """Files that train, export, trace, compile or start processes. All others are `make quick`."""

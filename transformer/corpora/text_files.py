@@ -1,10 +1,12 @@
 """A corpus of the reader's own: two text files for each split, aligned line by line."""
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformer.corpora.corpus import Corpus
+from transformer.corpora.large_files import LargePairs, is_large, scanned
 from transformer.texts import read_lines
 
 Paths = Sequence[str | Path]
@@ -40,9 +42,12 @@ def text_files(train: Paths, val: Paths | None = None, test: Paths | None = None
     """Read a corpus from text files: for each split the path of the source and of the target.
 
     Pairs that occur twice are kept once in training. Without `val`, one training pair in twenty, at
-    most 1,000 and spread evenly, is set aside for validation.
+    most 1,000 and spread evenly, is set aside for validation. Large training files are not read
+    into memory (`large_files`); the pairs are the same.
     Raises the errors of `read_pairs`, and ValueError if nothing can be set aside for validation.
     """
+    if is_large(train):
+        return large_text_files(train, val, test)
     found = read_aligned(*train)
     first_of = {pair: i for i, pair in reversed(list(enumerate(found.pairs)))}
     found = found.take(sorted(first_of.values()))
@@ -56,14 +61,46 @@ def text_files(train: Paths, val: Paths | None = None, test: Paths | None = None
     return corpus_of(splits)
 
 
+def large_text_files(train: Paths, val: Paths | None, test: Paths | None) -> Corpus:
+    """Read a corpus as `text_files` does, without the training pairs."""
+    files = (str(train[0]), str(train[1]))
+    found = scanned(*files)
+    lines = found.lines
+    splits = {}
+    if val:
+        splits["val"] = read_aligned(*val)
+    else:
+        kept, aside = indices_set_aside(len(lines), files[0])
+        set_apart = LargePairs(files, array("i", (lines[i] for i in aside)), found.fingerprint)
+        splits["val"] = Pairs(files, list(set_apart), list(set_apart.lines), [])
+        lines = array("i", (lines[i] for i in kept))
+    if test:
+        splits["test"] = read_aligned(*test)
+    first = [found.first_empty] * found.n_empty
+    note = Pairs(files, [], [], first).note()
+    rest = corpus_of(splits)
+    return replace(
+        rest,
+        train=LargePairs(files, lines, f"{found.fingerprint}/{len(lines)}"),
+        files=rest.files | {"train": files},
+        lines={**rest.lines, "train": lines},
+        notes=(note,) * bool(note) + rest.notes,
+    )
+
+
 def set_aside(found: Pairs) -> dict[str, Pairs]:
     """Return the splits "train" and "val" of what was read for training."""
-    count = len(found.pairs)
+    kept, aside = indices_set_aside(len(found.pairs), found.files[0])
+    return {"train": found.take(kept), "val": found.take(aside)}
+
+
+def indices_set_aside(count: int, name: str) -> tuple[list[int], range]:
+    """Return which of some pairs are for training, and which are set aside for validation."""
     stride = max(20, count // 1_000)
     kept = [i for i in range(count) if i % stride]
     if not kept:
-        raise ValueError(f"{found.files[0]} has {count} pairs: too few to keep one for validation")
-    return {"train": found.take(kept), "val": found.take(range(0, count, stride))}
+        raise ValueError(f"{name} has {count} pairs: too few to keep one for validation")
+    return kept, range(0, count, stride)
 
 
 def corpus_of(splits: dict[str, Pairs]) -> Corpus:

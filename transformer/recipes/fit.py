@@ -7,7 +7,7 @@ time limit, a progress bar, checkpoints, the learning curve as a file, and the b
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from transformer.data import (
     collate,
     train_tokenizer,
 )
-from transformer.distributed import DistributedLoss, shards
+from transformer.distributed import DistributedLoss, shard
 from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
 from transformer.ranks import Ranks, current
+from transformer.recipes.mapped import Feed
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -43,7 +44,6 @@ from transformer.training import (
     TrainingConfig,
     learning_rate,
     load_checkpoint,
-    training_batches,
 )
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -119,9 +119,19 @@ def tokenizer_of(corpus: Corpus, preset: Preset, saved: SavedRun | None) -> Toke
     if saved is None:
         longest = LONGEST_TOKEN * preset.model_config(preset.vocab_size).max_len
         texts = (text for text in corpus.texts() if len(text) <= longest)
-        return train_tokenizer(texts, preset.vocab_size, corpus.lowercase)
+        learned = None
+        if current().is_first:
+            learned = train_tokenizer(texts, preset.vocab_size, corpus.lowercase).to_str()
+        return read_tokenizer(current().from_first(learned))
     check_same_model(saved, preset)
     return saved.load_tokenizer()
+
+
+def read_tokenizer(text: str) -> Tokenizer:
+    """Return a tokenizer from its JSON, in which a typed </s> is text."""
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.encode_special_tokens = True  # the text does not keep this setting
+    return tokenizer
 
 
 def announce(sentences: Sequence[str]) -> None:
@@ -139,7 +149,7 @@ def check_splits(corpus: Corpus) -> None:
 
 def pairs_of(
     corpus: Corpus, tokenizer: Tokenizer, max_len: int, longest: int | None, strict: bool
-) -> tuple[list[Pair], list[Pair]]:
+) -> tuple[Sequence[Pair], Sequence[Pair]]:
     """Return the pairs for training and for validation as ids.
 
     Pairs that cannot be learned from are left out and announced; with `strict`, a ValueError.
@@ -198,26 +208,24 @@ class Run:
         config = trainer.config
         device = trainer.model.bias.device
         groups = batches_by_length(self.val_pairs, config.max_tokens)
-        val_batches = [b.to(device) for (b,) in self.my_steps((collate(g),) for g in groups)]
+        val_batches = [collate(group) for group in groups]
+        if self.ranks.world > 1:
+            val_batches = [shard(b, self.ranks.rank, self.ranks.world) for b in val_batches]
+        val_batches = [batch.to(device) for batch in val_batches]
         clock = time.perf_counter() - self.seconds
         with self.progress_bar() as bar:
-            batches = self.my_steps(training_batches(pairs, config, start=trainer.steps))
+            feed = Feed(pairs, config, self.ranks)
+            batches = feed.steps(trainer.steps)
             while not self.ended():
                 self.losses.append(trainer.step(*(batch.to(device) for batch in next(batches))))
                 seconds = time.perf_counter() - clock
                 stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
                 if stopped or self.ended() or trainer.steps % config.validate_every == 0:
-                    self.validate(val_batches, epoch_of(trainer, pairs))
+                    self.validate(val_batches, feed.epoch_of(trainer.steps))
                 self.show(bar)
                 if stopped:
                     raise KeyboardInterrupt
         return self.history
-
-    def my_steps(self, steps: Iterable[tuple[Batch, ...]]) -> Iterator[tuple[Batch, ...]]:
-        """Return what this process takes of the batches of each step."""
-        if self.ranks.world == 1:
-            return iter(steps)
-        return shards(steps, self.ranks.rank, self.ranks.world)
 
     def draw_own_numbers(self) -> None:
         """Let dropout draw other numbers than in rank 0, whose state is in the checkpoint.
@@ -283,9 +291,3 @@ class Run:
             loss = self.history[-1]["val_loss"]
             text = f"step {self.trainer.steps}, validation loss {loss:.3f}"
             bar.set_postfix_str(text, refresh=False)
-
-
-def epoch_of(trainer: Trainer, pairs: Sequence[Pair]) -> int:
-    """Return which epoch, counted from 0, the last batch belonged to."""
-    per_epoch = len(batches_by_length(pairs, trainer.config.max_tokens))
-    return (trainer.steps * trainer.config.accumulate - 1) // per_epoch

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from transformer.corpora import Corpus
+from transformer.corpora.large_files import LargePairs
 from transformer.recipes.presets import Preset
 from transformer.training import TrainingConfig, read_about
 
@@ -72,6 +73,8 @@ def read_run(checkpoint: str | Path) -> SavedRun:
 
 def corpus_hash(corpus: Corpus) -> str:
     """Return a hash of the training pairs and their order."""
+    if isinstance(corpus.train, LargePairs):
+        return corpus.train.fingerprint
     digest = hashlib.sha256()
     for pair in corpus.train:
         digest.update(json.dumps(pair).encode())
