@@ -820,8 +820,8 @@ class StaticDecoder(TokenDecoder):
 #
 # There are no graded exercises here. Change one thing in a library cell, predict, and run:
 #
-# 1. In `make_room`, leave out the line that hides the spare cells. Which assertion of the proof
-#    fails first?
+# 1. In `make_room`, leave out the line that hides the spare cells. Which cell of the proof is the
+#    first to notice, and why do those before it not?
 # 2. Set `FEW_SENTENCES` to 64. From how many sentences on does absorbing cost more than it saves?
 # 3. In `AbsorbedCrossAttention`, do not divide the bias of $W_o$ by the number of heads. The
 #    running example may not notice; which cell does?
