@@ -65,7 +65,6 @@ from transformer.published.families import TABLES
 
 # %% tags=["active-ipynb"]
 # import tempfile
-#
 # import warnings
 #
 # warnings.filterwarnings("ignore", message="IProgress")  # a plain progress bar will do

@@ -110,7 +110,7 @@ def fit(
             return run.history
         if run.ranks.is_first:
             run.folder.prepare()
-        run.draw_own_numbers()
+        draw_own_numbers(run.trainer, run.ranks)
         return run.train(pairs, should_stop)
 
 
@@ -213,7 +213,7 @@ class Run:
             val_batches = [shard(b, self.ranks.rank, self.ranks.world) for b in val_batches]
         val_batches = [batch.to(device) for batch in val_batches]
         clock = time.perf_counter() - self.seconds
-        with self.progress_bar() as bar:
+        with progress_bar(self) as bar:
             feed = Feed(pairs, config, self.ranks)
             batches = feed.steps(trainer.steps)
             while not self.ended():
@@ -222,19 +222,10 @@ class Run:
                 stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
                 if stopped or self.ended() or trainer.steps % config.validate_every == 0:
                     self.validate(val_batches, feed.epoch_of(trainer.steps))
-                self.show(bar)
+                show(self, bar)
                 if stopped:
                     raise KeyboardInterrupt
         return self.history
-
-    def draw_own_numbers(self) -> None:
-        """Let dropout draw other numbers than in rank 0, whose state is in the checkpoint.
-
-        They follow from the step, so that a resumed run goes on as it would have without a stop.
-        """
-        if not self.ranks.is_first:
-            seed = self.trainer.config.seed + self.trainer.steps
-            torch.manual_seed(seed + 10**9 * self.ranks.rank)
 
     def ended(self) -> bool:
         """Return whether the steps or the minutes are over."""
@@ -270,24 +261,35 @@ class Run:
         self.history.append(row)
         if self.ranks.is_first:
             self.folder.keep(trainer, self.seconds, self.history)
-        self.draw_own_numbers()
+        draw_own_numbers(trainer, self.ranks)
 
-    def progress_bar(self) -> tqdm:
-        """Return a bar that fills with steps, or with seconds when there is a time limit."""
-        timed = math.isfinite(self.minutes)
-        return tqdm(
-            total=round(60 * self.minutes) if timed else self.trainer.config.steps,
-            unit="s" if timed else "step",
-            desc="training",
-            bar_format="{desc} {percentage:3.0f}% {bar:20} {elapsed}<{remaining} {postfix}",
-            mininterval=0.5,
-        )
 
-    def show(self, bar: tqdm) -> None:
-        """Move the bar, and show the last validation loss."""
-        done = self.seconds if math.isfinite(self.minutes) else self.trainer.steps
-        bar.update(min(round(done), bar.total) - bar.n)
-        if self.history:
-            loss = self.history[-1]["val_loss"]
-            text = f"step {self.trainer.steps}, validation loss {loss:.3f}"
-            bar.set_postfix_str(text, refresh=False)
+def draw_own_numbers(trainer: Trainer, ranks: Ranks) -> None:
+    """Let dropout draw other numbers than in rank 0, whose state is in the checkpoint.
+
+    They follow from the step, so that a resumed run goes on as it would have without a stop.
+    """
+    if not ranks.is_first:
+        torch.manual_seed(trainer.config.seed + trainer.steps + 10**9 * ranks.rank)
+
+
+def progress_bar(run: Run) -> tqdm:
+    """Return a bar that fills with steps, or with seconds when there is a time limit."""
+    timed = math.isfinite(run.minutes)
+    return tqdm(
+        total=round(60 * run.minutes) if timed else run.trainer.config.steps,
+        unit="s" if timed else "step",
+        desc="training",
+        bar_format="{desc} {percentage:3.0f}% {bar:20} {elapsed}<{remaining} {postfix}",
+        mininterval=0.5,
+    )
+
+
+def show(run: Run, bar: tqdm) -> None:
+    """Move the bar, and show the last validation loss."""
+    done = run.seconds if math.isfinite(run.minutes) else run.trainer.steps
+    bar.update(min(round(done), bar.total) - bar.n)
+    if run.history:
+        loss = run.history[-1]["val_loss"]
+        text = f"step {run.trainer.steps}, validation loss {loss:.3f}"
+        bar.set_postfix_str(text, refresh=False)
