@@ -530,14 +530,6 @@ def best_of(finished: Finished, pad_id: int) -> tuple[Int[Tensor, "b t"], Float[
     return ids, torch.stack([h[1] for h in best])
 
 
-def is_full(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
-    """Return whether a sentence is complete: it has `beam_size` finished hypotheses.
-
-    Another rule may look at `best_rank`, that of the best hypothesis which is still extended.
-    """
-    return len(hypotheses) >= beam_size
-
-
 # %% [markdown]
 # Now the search itself. At every step each hypothesis is extended by every token, and
 # log-probabilities are added. (Logits can't be added, because those of different rows are not
@@ -549,18 +541,9 @@ def is_full(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
 
 # %%
 def beam_hypotheses(
-    model: Transformer,
-    src: Tensor,
-    beam_size: int,
-    penalty: float,
-    max_len: int,
-    make: MakeDecoder,
-    is_complete: Callable[[list, int, float], bool] = is_full,
+    model: Transformer, src: Tensor, beam_size: int, penalty: float, max_len: int, make: MakeDecoder
 ) -> Finished:
-    """Return the finished hypotheses of each sentence.
-
-    The arguments are those of `beam_search`; `is_complete` says when a sentence's search ends.
-    """
+    """Return the finished hypotheses of each sentence; the arguments are those of `beam_search`."""
     config = model.config
     max_len = min(max_len, config.max_len)
     finished: Finished = [[] for _ in src]
@@ -577,16 +560,11 @@ def beam_hypotheses(
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == max_len)) & scores.isfinite()
             collect(finished, sentences, longer, scores, ended[:, :beam_size], penalty)
-            alive = scores.masked_fill(ended, -math.inf)
-            ranks = zip(sentences.tolist(), (alive.amax(1) / t**penalty).tolist(), strict=True)
-            going = [
-                i
-                for i, (s, best) in enumerate(ranks)
-                if not is_complete(finished[s], beam_size, best)
-            ]
+            going = [i for i, s in enumerate(sentences.tolist()) if len(finished[s]) < beam_size]
             if not going:
                 break
-            scores, kept = alive[going].topk(min(beam_size, alive.shape[1]))
+            alive = scores.masked_fill(ended, -math.inf)[going]
+            scores, kept = alive.topk(min(beam_size, alive.shape[1]))
             written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
             steps.reorder(rows[going].gather(1, kept))

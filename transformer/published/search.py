@@ -1,7 +1,7 @@
 """Search by the rules of a checkpoint, so that the result is that of `transformers`' `generate`.
 
-The searches are chapter 12's. A rule is either another decoder, which changes logits, or another
-answer to when a sentence is complete.
+The searches and their cache are chapter 12's. A rule is either another decoder, which changes
+logits, or another answer to when a sentence is complete.
 """
 
 import heapq
@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,11 +22,11 @@ from transformer.inference import (
     IncrementalDecoder,
     MakeDecoder,
     TokenDecoder,
-    beam_hypotheses,
+    collect,
     greedy_search,
-    is_full,
+    mask_special_tokens,
 )
-from transformer.model import Transformer
+from transformer.model import Transformer, inference_context
 from transformer.published.families import generation_settings
 
 UNSUPPORTED = {
@@ -130,15 +132,50 @@ def ruled(rules: SearchRules, make: MakeDecoder = IncrementalDecoder) -> MakeDec
     return partial(RuledDecoder, rules, make)
 
 
-def cannot_improve(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
-    """Return whether a sentence is complete by the rule of `early_stopping=False`.
+def ruled_hypotheses(
+    model: Transformer, src: Int[Tensor, "b k"], rules: SearchRules, make: MakeDecoder
+) -> Finished:
+    """Return the finished hypotheses of each sentence: chapter 12's `beam_hypotheses`, by the rules.
 
-    Of the finished hypotheses, the best `beam_size` are at least as good as the best one that goes
-    on would be if it ended now.
+    The loop is the same, except that `is_complete` says when a sentence ends.
     """
-    if not is_full(hypotheses, beam_size, best_rank):
-        return False
-    worst = heapq.nlargest(beam_size, (rank for rank, *_ in hypotheses))[-1]
+    beam = rules.beam_size
+    config = model.config
+    finished: Finished = [[] for _ in src]
+    with inference_context(model):
+        steps = RuledDecoder(rules, make, model, src)
+        sentences = torch.arange(len(src), device=src.device)
+        written = src.new_full((len(src), 1), config.bos_id)
+        scores = torch.zeros(len(src), 1, device=src.device)
+        for t in range(1, rules.max_len + 1):
+            log_probs = steps.step(written[:, -1]).float().log_softmax(-1)
+            log_probs = mask_special_tokens(log_probs, config)
+            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam)
+            longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
+            ended = ((tokens == config.eos_id) | (t == rules.max_len)) & scores.isfinite()
+            collect(finished, sentences, longer, scores, ended[:, :beam], rules.length_penalty)
+            alive = scores.masked_fill(ended, -math.inf)
+            best = (alive.amax(1) / t**rules.length_penalty).tolist()
+            found = [finished[s] for s in sentences.tolist()]
+            going = [i for i in range(len(found)) if not is_complete(found[i], best[i], rules)]
+            if not going:
+                break
+            scores, kept = alive[going].topk(min(beam, alive.shape[1]))
+            written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
+            sentences = sentences[going]
+            steps.reorder(rows[going].gather(1, kept))
+    return finished
+
+
+def is_complete(hypotheses: list[tuple], best_rank: float, rules: SearchRules) -> bool:
+    """Return whether the search for a sentence ends.
+
+    It has `beam_size` finished hypotheses and, unless `early_stopping`, the best of these are at
+    least as good as the best one that goes on would be if it ended now.
+    """
+    if len(hypotheses) < rules.beam_size or rules.early_stopping:
+        return len(hypotheses) >= rules.beam_size
+    worst = heapq.nlargest(rules.beam_size, (rank for rank, *_ in hypotheses))[-1]
     return best_rank <= worst
 
 
@@ -161,16 +198,7 @@ def search_rows(
         rows = greedy_search(model, src, rules.max_len, ruled(rules, make)).tolist()
         pad_id = model.config.pad_id
         return [[([i for i in row if i != pad_id], math.nan)] for row in rows]
-    is_complete = is_full if rules.early_stopping else cannot_improve
-    found: Finished = beam_hypotheses(
-        model,
-        src,
-        rules.beam_size,
-        rules.length_penalty,
-        rules.max_len,
-        ruled(rules, make),
-        is_complete,
-    )
+    found = ruled_hypotheses(model, src, rules, make)
     return [best_first(hypotheses, rules.beam_size) for hypotheses in found]
 
 
