@@ -357,7 +357,6 @@ def load_a_checkpoint(w: World) -> None:
     "inference.beam_hypotheses",
     "inference.best_of",
     "inference.collect",
-    "inference.is_full",
 )
 def search(w: World) -> None:
     for decoder in (inference.IncrementalDecoder, inference.RecomputingDecoder):
@@ -365,7 +364,6 @@ def search(w: World) -> None:
         inference.beam_search(w.model, w.src, 3, 1.0, 6, decoder)
     with inference.inference_context(w.model):
         w.model(w.src, w.tgt)
-    inference.is_full([], 3, 0.0)
     with contextlib.suppress(ZeroDivisionError), inference.inference_context(w.model):
         raise ZeroDivisionError
 

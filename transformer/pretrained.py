@@ -206,7 +206,7 @@ class PublishedConfig(Config):
 
     def __post_init__(self):
         sizes: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(Config)}
-        encoder = dict(
+        encoder: dict[str, Any] = dict(
             vocab_size=self.source_vocab_size,
             n_layers=self.encoder_layers,
             n_heads=self.encoder_heads,

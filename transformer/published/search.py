@@ -1,12 +1,12 @@
 """Search by the rules of a checkpoint, so that the result is that of `transformers`' `generate`.
 
-The searches are chapter 12's. A rule is either another decoder, which changes logits, or another
-answer to when a sentence is complete, for which there is a beam search here.
+The searches and their cache are chapter 12's. A rule is either another decoder, which changes
+logits, or another answer to when a sentence is complete.
 """
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -132,65 +132,51 @@ def ruled(rules: SearchRules, make: MakeDecoder = IncrementalDecoder) -> MakeDec
     return partial(RuledDecoder, rules, make)
 
 
-def is_full(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
-    """Return whether a sentence is complete by the rule of chapter 12: enough have finished."""
-    return len(hypotheses) >= beam_size
-
-
-def cannot_improve(hypotheses: list[tuple], beam_size: int, best_rank: float) -> bool:
-    """Return whether a sentence is complete by the rule of `early_stopping=False`.
-
-    Of the finished hypotheses, the best `beam_size` are at least as good as the best one that goes
-    on would be if it ended now.
-    """
-    if not is_full(hypotheses, beam_size, best_rank):
-        return False
-    worst = heapq.nlargest(beam_size, (rank for rank, *_ in hypotheses))[-1]
-    return best_rank <= worst
-
-
-def beam_hypotheses(
-    model: Transformer,
-    src: Int[Tensor, "b k"],
-    rules: SearchRules,
-    make: MakeDecoder,
-    is_complete: Callable[[list[tuple], int, float], bool],
+def ruled_hypotheses(
+    model: Transformer, src: Int[Tensor, "b k"], rules: SearchRules, make: MakeDecoder
 ) -> Finished:
-    """Return the finished hypotheses of each sentence.
+    """Return the finished hypotheses of each sentence: chapter 12's `beam_hypotheses`, by the rules.
 
-    This is chapter 12's function of the same name, but `is_complete` says when a sentence's search
-    ends, from its finished hypotheses and the rank of the best one that would go on.
+    The loop is the same, except that `is_complete` says when a sentence ends.
     """
+    beam = rules.beam_size
     config = model.config
     finished: Finished = [[] for _ in src]
     with inference_context(model):
-        steps = make(model, src)
+        steps = RuledDecoder(rules, make, model, src)
         sentences = torch.arange(len(src), device=src.device)
-        written = src.new_full((len(src), 1), config.bos_id)  # r t
-        scores = torch.zeros(len(src), 1, device=src.device)  # b beam
+        written = src.new_full((len(src), 1), config.bos_id)
+        scores = torch.zeros(len(src), 1, device=src.device)
         for t in range(1, rules.max_len + 1):
-            log_probs = mask_special_tokens(
-                steps.step(written[:, -1]).float().log_softmax(-1), config
-            )
-            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * rules.beam_size)
+            log_probs = steps.step(written[:, -1]).float().log_softmax(-1)
+            log_probs = mask_special_tokens(log_probs, config)
+            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam)
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == rules.max_len)) & scores.isfinite()
-            best = ended[:, : rules.beam_size]
-            collect(finished, sentences, longer, scores, best, rules.length_penalty)
+            collect(finished, sentences, longer, scores, ended[:, :beam], rules.length_penalty)
             alive = scores.masked_fill(ended, -math.inf)
-            ranks = (alive.amax(1) / t**rules.length_penalty).tolist()
-            going = [
-                i
-                for i, (s, rank) in enumerate(zip(sentences.tolist(), ranks, strict=True))
-                if not is_complete(finished[s], rules.beam_size, rank)
-            ]
+            best = (alive.amax(1) / t**rules.length_penalty).tolist()
+            found = [finished[s] for s in sentences.tolist()]
+            going = [i for i in range(len(found)) if not is_complete(found[i], best[i], rules)]
             if not going:
                 break
-            scores, kept = alive[going].topk(min(rules.beam_size, alive.shape[1]))
+            scores, kept = alive[going].topk(min(beam, alive.shape[1]))
             written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
             steps.reorder(rows[going].gather(1, kept))
     return finished
+
+
+def is_complete(hypotheses: list[tuple], best_rank: float, rules: SearchRules) -> bool:
+    """Return whether the search for a sentence ends.
+
+    It has `beam_size` finished hypotheses and, unless `early_stopping`, the best of these are at
+    least as good as the best one that goes on would be if it ended now.
+    """
+    if len(hypotheses) < rules.beam_size or rules.early_stopping:
+        return len(hypotheses) >= rules.beam_size
+    worst = heapq.nlargest(rules.beam_size, (rank for rank, *_ in hypotheses))[-1]
+    return best_rank <= worst
 
 
 def search_rows(
@@ -212,8 +198,7 @@ def search_rows(
         rows = greedy_search(model, src, rules.max_len, ruled(rules, make)).tolist()
         pad_id = model.config.pad_id
         return [[([i for i in row if i != pad_id], math.nan)] for row in rows]
-    is_complete = is_full if rules.early_stopping else cannot_improve
-    found = beam_hypotheses(model, src, rules, ruled(rules, make), is_complete)
+    found = ruled_hypotheses(model, src, rules, make)
     return [best_first(hypotheses, rules.beam_size) for hypotheses in found]
 
 
