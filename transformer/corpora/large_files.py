@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import BinaryIO, cast
+from io import BufferedIOBase
 
 import torch
 
@@ -78,11 +78,11 @@ def is_large(paths: Sequence[str | Path]) -> bool:
     return all(path.is_file() for path in found) and sum(p.stat().st_size for p in found) > LARGE
 
 
-def open_bytes(path: str | Path) -> BinaryIO:
+def open_bytes(path: str | Path) -> BufferedIOBase:
     """Open a file that may be gzipped."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path) if packed else open(path, "rb"))
+    return gzip.GzipFile(path) if packed else open(path, "rb")
 
 
 def scanned(src: str | Path, tgt: str | Path) -> Scan:

@@ -84,7 +84,7 @@ def large_text_files(train: Paths, val: Paths | None, test: Paths | None) -> Cor
         train=LargePairs(files, lines, f"{found.fingerprint}/{len(lines)}"),
         files=rest.files | {"train": files},
         lines={**rest.lines, "train": lines},
-        notes=(note,) * bool(note) + rest.notes,
+        notes=tuple(dict.fromkeys((note,) * bool(note) + rest.notes)),
     )
 
 
