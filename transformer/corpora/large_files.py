@@ -10,9 +10,9 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from itertools import chain, zip_longest
 from pathlib import Path
-from io import BufferedIOBase
 
 import torch
 
