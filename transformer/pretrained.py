@@ -212,8 +212,9 @@ class PublishedConfig(Config):
             n_heads=self.encoder_heads,
             d_ff=self.encoder_d_ff,
         )
+        special: dict[str, Any] = dict(pad_id=0, bos_id=1, eos_id=2)
         for changes in ({}, encoder):  # each raises for impossible sizes
-            Config(**sizes | changes | dict(pad_id=0, bos_id=1, eos_id=2))
+            Config(**sizes | changes | special)
         for name, known in {"activation": ACTIVATIONS, "positions": POSITIONS}.items():
             if getattr(self, name) not in known:
                 raise ValueError(
