@@ -135,11 +135,10 @@ def ruled(rules: SearchRules, make: MakeDecoder = IncrementalDecoder) -> MakeDec
 def ruled_hypotheses(
     model: Transformer, src: Int[Tensor, "b k"], rules: SearchRules, make: MakeDecoder
 ) -> Finished:
-    """Return the finished hypotheses of each sentence: chapter 12's `beam_hypotheses`, by the rules.
+    """Return the finished hypotheses of each sentence, by the rules.
 
-    The loop is the same, except that `is_complete` says when a sentence ends.
+    The loop is that of chapter 12's `beam_hypotheses`, except that `is_complete` says when a sentence ends.
     """
-    beam = rules.beam_size
     config = model.config
     finished: Finished = [[] for _ in src]
     with inference_context(model):
@@ -148,19 +147,26 @@ def ruled_hypotheses(
         written = src.new_full((len(src), 1), config.bos_id)
         scores = torch.zeros(len(src), 1, device=src.device)
         for t in range(1, rules.max_len + 1):
-            log_probs = steps.step(written[:, -1]).float().log_softmax(-1)
-            log_probs = mask_special_tokens(log_probs, config)
-            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * beam)
+            logits = steps.step(written[:, -1]).float()
+            log_probs = mask_special_tokens(logits.log_softmax(-1), config)
+            scores, rows, tokens = steps.best_extensions(log_probs, scores, 2 * rules.beam_size)
             longer = torch.cat([written[rows], rearrange(tokens, "b c -> b c 1")], dim=-1)
             ended = ((tokens == config.eos_id) | (t == rules.max_len)) & scores.isfinite()
-            collect(finished, sentences, longer, scores, ended[:, :beam], rules.length_penalty)
+            collect(
+                finished,
+                sentences,
+                longer,
+                scores,
+                ended[:, : rules.beam_size],
+                rules.length_penalty,
+            )
             alive = scores.masked_fill(ended, -math.inf)
             best = (alive.amax(1) / t**rules.length_penalty).tolist()
             found = [finished[s] for s in sentences.tolist()]
             going = [i for i in range(len(found)) if not is_complete(found[i], best[i], rules)]
             if not going:
                 break
-            scores, kept = alive[going].topk(min(beam, alive.shape[1]))
+            scores, kept = alive[going].topk(min(rules.beam_size, alive.shape[1]))
             written = longer[going].gather(1, repeat(kept, "... -> ... t", t=t + 1)).flatten(0, 1)
             sentences = sentences[going]
             steps.reorder(rows[going].gather(1, kept))
