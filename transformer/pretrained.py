@@ -213,8 +213,9 @@ class PublishedConfig(Config):
             n_heads=self.encoder_heads,
             d_ff=self.encoder_d_ff,
         )
+        plain: dict[str, Any] = dict(pad_id=0, bos_id=1, eos_id=2)
         for changes in ({}, encoder):  # each raises for impossible sizes
-            Config(**sizes | changes | dict(pad_id=0, bos_id=1, eos_id=2))
+            Config(**sizes | changes | plain)
         for name, known in {"activation": ACTIVATIONS, "positions": POSITIONS}.items():
             if getattr(self, name) not in known:
                 raise ValueError(

@@ -137,7 +137,8 @@ def ruled_hypotheses(
 ) -> Finished:
     """Return the finished hypotheses of each sentence, by the rules.
 
-    The loop is that of chapter 12's `beam_hypotheses`, except that `is_complete` says when a sentence ends.
+    The loop is that of chapter 12's `beam_hypotheses`, except that `is_complete` says when a
+    sentence ends.
     """
     config = model.config
     finished: Finished = [[] for _ in src]
