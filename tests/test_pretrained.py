@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -532,3 +534,38 @@ def test_without_a_network_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch)
         Translator.load("Helsinki-NLP/no-such-model-at-all")
     with pytest.raises(FileNotFoundError, match="no folder"):
         load_pretrained("no-such-folder")
+
+
+# --- time and memory ------------------------------------------------------------------------------
+
+MEASURE = """
+import sys, time
+from pathlib import Path
+from transformer.pretrained import read_model
+def kilobytes(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = kilobytes("VmRSS")
+start = time.process_time()
+model = read_model(sys.argv[1])
+seconds = time.process_time() - start
+size = 4 * sum(parameter.numel() for parameter in model.parameters()) / 1024
+print(seconds, (kilobytes("VmHWM") - before) / size)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_a_model_of_opus_size_loads_soon_and_in_little_memory(tmp_path: Path) -> None:
+    sizes = dict(d_model=512, n_heads=8, n_layers=6, d_ff=2048, max_len=512, logits_bias=True)
+    encoder = dict(source_vocab_size=58_101, encoder_layers=6, encoder_heads=8, encoder_d_ff=2048)
+    special = dict(pad_id=58_100, bos_id=58_100, eos_id=0)
+    model = PublishedTransformer(PublishedConfig(58_101, **sizes | encoder | special))
+    path = save_pretrained(model, tmp_path / "opus") / "model.safetensors"
+    save_file({name: x.half() for name, x in load_file(path).items()}, path)
+    command = [sys.executable, "-c", MEASURE, str(path.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, share = map(float, done.stdout.split())
+    assert seconds < 2, "CPU time, which other processes disturb least"
+    assert share < 1.3

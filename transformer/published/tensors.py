@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 WEIGHTS = "model.safetensors"
@@ -74,9 +75,8 @@ def read_into(target: Tensor, folder: str | Path, name: str) -> None:
 
     The file is opened for each part, because its pages count as memory as long as it is open.
     """
-    (path,) = [path for path in weight_files(folder) if name in names_in(path)]
-    with opened(path) as file:
-        rows, *rest = file.get_slice(name).get_shape() or [1]
+    (path,) = [path for path in weight_files(folder) if name in shapes_in(path)]
+    rows, *rest = shapes_in(path)[name] or (1,)
     step = max(1, PART // max(1, math.prod(rest)))
     flat = target.detach().flatten().unflatten(0, (rows, *rest))
     for start in range(0, rows, step):
@@ -85,16 +85,16 @@ def read_into(target: Tensor, folder: str | Path, name: str) -> None:
 
 
 @lru_cache(maxsize=64)
-def names_of_version(path: Path, changed: int, size: int) -> frozenset[str]:
-    """Return the names in a file, as it was at that time."""
+def shapes_of_version(path: Path, changed: int, size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in a file, as it was at that time."""
     with opened(path) as file:
-        return frozenset(file.keys())
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
-def names_in(path: Path) -> frozenset[str]:
-    """Return the names of the tensors in a file."""
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the tensors in a file."""
     about = path.stat()
-    return names_of_version(path, about.st_mtime_ns, about.st_size)
+    return shapes_of_version(path, about.st_mtime_ns, about.st_size)
 
 
 class Unfilled(TorchFunctionMode):
@@ -107,6 +107,8 @@ class Unfilled(TorchFunctionMode):
         """Leave out what draws random numbers, and call every other function."""
         if func in (Tensor.uniform_, Tensor.normal_):
             return args[0]
+        if func in (init.kaiming_uniform_, init.uniform_, init.normal_):
+            return kwargs["tensor"]  # they call themselves by keyword, out of reach of the mode
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
