@@ -20,6 +20,7 @@ from torch import Tensor
 from transformer import (
     corpora,
     data,
+    distributed,
     engines,
     example,
     explorer,
@@ -344,6 +345,22 @@ def load_a_checkpoint(w: World) -> None:
     other.step(w.batch)
     training.save_checkpoint(other, w.folder / "checkpoint")
     training.load_checkpoint(w.trainer, w.folder / "checkpoint")
+
+
+# --- chapter 14 -----------------------------------------------------------------------------------
+
+
+@calls("distributed.my_share", "distributed.shard", "distributed.shards", "distributed.Shard")
+def take_shards(w: World) -> None:
+    distributed.my_share(5, 1, 2)
+    distributed.shard(w.batch, 1, 2).to("cpu")
+    list(distributed.shards([(w.batch, w.batch)], 0, 2))
+    distributed.Shard(w.src, w.tgt, 0.5, 7)
+
+
+@calls("distributed.LossModule", draws=BOTH)
+def lose_as_a_module(w: World) -> None:
+    distributed.LossModule(w.model, training.translation_loss)(w.batch, 0.1)
 
 
 # --- chapter 12 -----------------------------------------------------------------------------------

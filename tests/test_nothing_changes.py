@@ -35,6 +35,7 @@ EXEMPT = {
     "checks.CheckError": "an exception",
     "course.use_folder": "it is there to change the search path (tests/test_course_folder.py)",
     "course.translate_with": "it calls use_folder",
+    "distributed.DistributedLoss": "needs several processes (tests/test_distributed.py)",
     "engines.Engine": "a protocol, without code",
     "engines.Hypothesis": "a tuple",
     "engines.Search": "a frozen dataclass of numbers",

@@ -5,6 +5,17 @@ Each chapter of the course is a module: `transformer/attention.py` is
 axis letters, `AXES`.
 """
 
+import os
+import sys
+from pathlib import Path
+
+# A program of this package, `python -m transformer` or `transformer-course`, and not somebody who
+# imports it. Threads that have nothing to do wait actively for up to 100 milliseconds, and when
+# other programs need the processor they wait for one another most of the time. OpenMP reads the
+# setting when PyTorch is imported.
+if sys.argv[:1] == ["-m"] or Path(sys.argv[0] if sys.argv else "").stem == "transformer-course":
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 AXES = {
     "b": "batch: one sentence",
     "t": "position in a sentence",
