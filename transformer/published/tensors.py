@@ -88,7 +88,8 @@ def read_into(target: Tensor, folder: str | Path, name: str) -> None:
 def shapes_of_version(path: Path, changed: int, size: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes in a file, as it was at that time."""
     with opened(path) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        names = list(file.keys())
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
