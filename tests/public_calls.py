@@ -597,8 +597,10 @@ def read_corpora(w: World) -> None:
     "recipes.Preset",
     "recipes.SavedRun",
     "recipes.checkpoints",
+    "recipes.corpus_hash",
     "recipes.fast_trainer",
     "recipes.holds_run",
+    "recipes.is_same_run",
     "recipes.only_run",
     "recipes.read_run",
     modes=TRAINING,
@@ -607,7 +609,9 @@ def fit_a_corpus(w: World) -> None:
     recipes.fit(w.corpus, w.folder, w.preset)
     newest = recipes.checkpoints(w.folder)[-1]
     recipes.fit(w.corpus, w.folder, replace(w.preset), resume=newest)
-    recipes.read_run(newest).load_tokenizer()
+    saved = recipes.read_run(newest)
+    saved.load_tokenizer()
+    assert recipes.is_same_run(saved, w.preset, "auto", recipes.corpus_hash(w.corpus))
     with recipes.only_run(w.folder):
         recipes.holds_run(w.folder)
     for precision in ("fp32", "bf16"):

@@ -474,7 +474,7 @@ def test_a_translator_is_exported_to_onnx(saved, monkeypatch) -> None:
 
 def test_another_engine_no_model_and_no_tokenizer_are_named(saved) -> None:
     pytest.importorskip("ctranslate2")
-    with pytest.raises(ValueError, match="to ctranslate2 or onnx, not to 'tflite'"):
+    with pytest.raises(ValueError, match="to ctranslate2, onnx or transformers, not to 'tflite'"):
         export(saved, "tflite")
     with pytest.raises(FileNotFoundError, match="there is no model 'no-such-model'"):
         export("no-such-model", "ctranslate2")

@@ -512,15 +512,15 @@ def test_the_bar_fills_with_steps_or_with_the_minutes(
     settings = preset(**limit)
     trainer = Trainer(small_model(), settings.training)
     run = fit_module.Run(trainer, [], RunFolder(tmp_path, {}), settings.minutes)
-    with run.progress_bar() as bar:
-        run.show(bar)
+    with fit_module.progress_bar(run) as bar:
+        fit_module.show(run, bar)
         assert str(bar).startswith("training   0%")
         assert "validation" not in str(bar)
         run.history.append({"val_loss": 1.23456})
         for part in (0.5, 1.0):
             trainer.steps = int(part * steps_done)
             run.seconds = part * seconds
-            run.show(bar)
+            fit_module.show(run, bar)
         assert str(bar).startswith(f"training {share:3}%")
         assert str(bar).endswith(f"step {steps_done}, validation loss 1.235")
 

@@ -23,7 +23,8 @@ def export(folder: str | Path, to: str, out: str | Path | None = None) -> Path:
     package; FileNotFoundError if there is no model; OSError if `out` cannot be written.
     """
     if to not in TARGETS:
-        raise ValueError(f"a model can be exported to {' or '.join(TARGETS)}, not to {to!r}")
+        known = f"{', '.join(TARGETS[:-1])} or {TARGETS[-1]}"
+        raise ValueError(f"a model can be exported to {known}, not to {to!r}")
     source = model_folder(folder)
     out = Path(out or source / to)
     if is_checkpoint(source):
