@@ -29,7 +29,7 @@ from transformer.model import Transformer
 #
 # **What you will be able to do**
 #
-# - say what several processes must exchange so that they learn as one would, and what they need not;
+# - say what processes must exchange so that several learn as one would, and what they need not;
 # - weigh the parts of a batch correctly, and show what goes wrong with a plain mean;
 # - estimate how long an exchange takes, and start training on two processes or on eight GPUs.
 
@@ -37,8 +37,8 @@ from transformer.model import Transformer
 # ## The question
 #
 # A batch takes too long, and a second processor has nothing to do. Give each of them half of the
-# sentences, and a copy of the model: this is **data parallelism**. Each computes a loss and gradients
-# of its half.
+# sentences, and a copy of the model: this is **data parallelism**. Each computes a loss and
+# gradients of its half.
 #
 # Take the two pairs of the running example. One process gets *there is a cat on the mat*, the other
 # *I love you very much*. Is the loss of the batch the mean of the two losses?
@@ -69,9 +69,10 @@ from transformer.model import Transformer
 # %% [markdown]
 # ## By hand
 #
-# The gradient of a weighted sum is the weighted sum of the gradients. So each process scales its loss
-# by its share and computes gradients as usual. Then the processes add their gradients up. This sum is
-# called **all-reduce**: every process brings a tensor, and every process gets the sum of all.
+# The gradient of a weighted sum is the weighted sum of the gradients. So each process scales its
+# loss by its share and computes gradients as usual. Then the processes add their gradients up. This
+# sum is called **all-reduce**: every process brings a tensor, and every process gets the sum of
+# all.
 #
 # Processes share no memory, so this needs a script that each of them runs. `rank` says which one it
 # is, and `world` how many there are. (`gloo` is the library that carries the tensors between CPUs.
@@ -106,8 +107,8 @@ from transformer.model import Transformer
 
 # %% [markdown]
 # `launch` starts it twice and returns what rank 0 prints. From a terminal the command would be
-# `torchrun --nproc-per-node 2 by_hand.py`. Rank 0 has seen one sentence only. Is its gradient that of
-# both?
+# `torchrun --nproc-per-node 2 by_hand.py`. Rank 0 has seen one sentence only. Is its gradient that
+# of both?
 
 # %% tags=["active-ipynb"]
 # from transformer.launching import launch
@@ -128,8 +129,8 @@ from transformer.model import Transformer
 #
 # ### Shards
 #
-# A process takes every `world`-th row of a batch. The rows are sorted by length (chapter 10), so all
-# processes get sentences of similar length, and none waits long for the others.
+# A process takes every `world`-th row of a batch. The rows are sorted by length (chapter 10), so
+# all processes get sentences of similar length, and none waits long for the others.
 
 
 # %%
@@ -229,9 +230,9 @@ class LossModule(nn.Module):
 
 
 # %% [markdown]
-# DDP takes the *mean* of the gradients over the processes. We want the sum, so the loss is multiplied
-# by their number. Its value is exchanged as well, so that every process returns the loss of the whole
-# batch. A loss that is not finite then stops all of them in the same step.
+# DDP takes the *mean* of the gradients over the processes. We want the sum, so the loss is
+# multiplied by their number. Its value is exchanged as well, so that every process returns the loss
+# of the whole batch. A loss that is not finite then stops all of them in the same step.
 
 
 # %%
@@ -283,7 +284,8 @@ class DistributedLoss:
 #
 # torch.set_num_threads(1)
 # config = TrainingConfig(max_tokens=60, accumulate=2, warmup=5, max_grad_norm=1.0)
-# pairs = [([4 + i % 7] * (1 + i % 5) + [2], [1] + [4 + i % 7] * (1 + i % 5) + [2]) for i in range(90)]
+# words = [[4 + i % 7] * (1 + i % 5) for i in range(90)]
+# pairs = [([*row, 2], [1, *row, 2]) for row in words]
 #
 # with joined() as ranks:
 #     torch.manual_seed(0)
@@ -310,8 +312,8 @@ class DistributedLoss:
 #
 # ### The check
 #
-# The check looks for the usual mistakes: the same share for every process, which is a mean of means,
-# rows that no process takes, and a count of the shard's own tokens.
+# The check looks for the usual mistakes: the same share for every process, which is a mean of
+# means, rows that no process takes, and a count of the shard's own tokens.
 
 # %% tags=["active-ipynb"]
 # from transformer.checks import check_shard
@@ -325,9 +327,9 @@ class DistributedLoss:
 # $W - 1$ times all of them, and the time would grow with the number $W$ of processes.
 #
 # In a **ring all-reduce** each process cuts its gradients into $W$ pieces. In $W - 1$ rounds every
-# process hands one piece to its neighbour, which adds its own; then each piece is complete somewhere,
-# and in $W - 1$ more rounds the sums go around. Each process sends $2\,(W-1)/W$ times its gradients.
-# How does that grow?
+# process hands one piece to its neighbour, which adds its own; then each piece is complete
+# somewhere, and in $W - 1$ more rounds the sums go around. Each process sends $2\,(W-1)/W$ times
+# its gradients. How does that grow?
 
 # %% tags=["active-ipynb"]
 # from transformer.plotting import plot_lines
@@ -357,15 +359,16 @@ class DistributedLoss:
 # %% [markdown]
 # The paper's base model took 400 ms a step on eight GPUs, with batches of 25,000 tokens. Over slow
 # Ethernet the exchange would take ten times as long as the step. Larger batches help, and so does
-# `accumulate`: both do more work for each exchange, because a gradient is as large for ten sentences
-# as for a thousand.
+# `accumulate`: both do more work for each exchange, because a gradient is as large for ten
+# sentences as for a thousand.
 
 # %% [markdown]
 # ## What if
 #
 # What if the processes exchange less? Two copies of a small model learn to write four digits
-# backwards, each from batches of its own, and instead of gradients they average their weights: after
-# every step, or only when we look at them. Both see the same batches and start from the same weights.
+# backwards, each from batches of its own, and instead of gradients they average their weights:
+# after every step, or only when we look at them. Both see the same batches and start from the same
+# weights.
 
 # %% tags=["active-ipynb"]
 # from transformer.model import Config
@@ -426,9 +429,9 @@ class DistributedLoss:
 
 # %% [markdown]
 # It learns more slowly. Each copy sees half of the sentences and follows noisier gradients, and two
-# models that have gone separate ways need not be good in the middle. Here they have not gone far, and
-# the difference is small; between the two extremes, exchanging every few steps (*local SGD*) is what
-# people do when machines are far apart.
+# models that have gone separate ways need not be good in the middle. Here they have not gone far,
+# and the difference is small; between the two extremes, exchanging every few steps (*local SGD*) is
+# what people do when machines are far apart.
 
 # %% [markdown]
 # ## On your machine
@@ -439,20 +442,20 @@ class DistributedLoss:
 #
 # ```
 # torchrun --nproc-per-node 2 -m transformer train --corpus multi30k --out runs/en-de
-# torchrun --nproc-per-node 2 --max-restarts 3 -m transformer train …   # a lost process is replaced
+# torchrun --nproc-per-node 2 --max-restarts 3 -m transformer train …  # replaces a lost process
 # torchrun --nproc-per-node 2 -m transformer translate --model runs/en-de < sentences.txt
 # ```
 
 # %% [markdown]
 # ## Summary
 #
-# Each process computes the gradients of its rows, scaled by their share of the tokens, and the sum of
-# all gradients is that of the whole batch. Equal gradients keep equal weights equal, so only
+# Each process computes the gradients of its rows, scaled by their share of the tokens, and the sum
+# of all gradients is that of the whole batch. Equal gradients keep equal weights equal, so only
 # gradients are exchanged: at most twice their size through each link, however many processes there
 # are.
 #
-# **Write it from memory**: close the chapter and write `shard`; `check_shard(shard)` says whether it
-# is right.
+# **Write it from memory**: close the chapter and write `shard`; `check_shard(shard)` says whether
+# it is right.
 
 # %% [markdown]
 # ## Paper and code

@@ -147,6 +147,16 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def draw_own_numbers(ranks: Ranks, seed: int) -> None:
+    """Let every process but rank 0, whose random numbers stay as they are, draw others.
+
+    They follow from `seed`. With the step in it, a run that goes on from a checkpoint, which has
+    the state of rank 0, draws what it would have drawn without a stop.
+    """
+    if not ranks.is_first:
+        torch.manual_seed(seed + 10**9 * ranks.rank)
+
+
 def restarts() -> int:
     """Return how often torchrun has started this run again after a process was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -24,11 +24,11 @@ from transformer.data import (
     collate,
     train_tokenizer,
 )
-from transformer.distributed import DistributedLoss, shard
+from transformer.distributed import DistributedLoss
 from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
-from transformer.ranks import Ranks, current
-from transformer.recipes.mapped import Feed
+from transformer.ranks import Ranks, current, draw_own_numbers
+from transformer.recipes.mapped import Feed, parts
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -110,7 +110,7 @@ def fit(
             return run.history
         if run.ranks.is_first:
             run.folder.prepare()
-        run.draw_own_numbers()
+        draw_own_numbers(run.ranks, preset.training.seed + trainer.steps)
         return run.train(pairs, should_stop)
 
 
@@ -208,10 +208,7 @@ class Run:
         config = trainer.config
         device = trainer.model.bias.device
         groups = batches_by_length(self.val_pairs, config.max_tokens)
-        val_batches = [collate(group) for group in groups]
-        if self.ranks.world > 1:
-            val_batches = [shard(b, self.ranks.rank, self.ranks.world) for b in val_batches]
-        val_batches = [batch.to(device) for batch in val_batches]
+        val_batches = [batch.to(device) for batch in parts(map(collate, groups), self.ranks)]
         clock = time.perf_counter() - self.seconds
         with self.progress_bar() as bar:
             feed = Feed(pairs, config, self.ranks)
@@ -226,15 +223,6 @@ class Run:
                 if stopped:
                     raise KeyboardInterrupt
         return self.history
-
-    def draw_own_numbers(self) -> None:
-        """Let dropout draw other numbers than in rank 0, whose state is in the checkpoint.
-
-        They follow from the step, so that a resumed run goes on as it would have without a stop.
-        """
-        if not self.ranks.is_first:
-            seed = self.trainer.config.seed + self.trainer.steps
-            torch.manual_seed(seed + 10**9 * self.ranks.rank)
 
     def ended(self) -> bool:
         """Return whether the steps or the minutes are over."""
@@ -270,7 +258,7 @@ class Run:
         self.history.append(row)
         if self.ranks.is_first:
             self.folder.keep(trainer, self.seconds, self.history)
-        self.draw_own_numbers()
+        draw_own_numbers(self.ranks, config.seed + trainer.steps)
 
     def progress_bar(self) -> tqdm:
         """Return a bar that fills with steps, or with seconds when there is a time limit."""

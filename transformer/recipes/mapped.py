@@ -1,6 +1,6 @@
 """Batches of tokenised pairs, the same as chapter 11's, without having all pairs in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -8,9 +8,15 @@ from torch import Tensor
 
 from transformer.corpora.tokenised import TokenisedPairs
 from transformer.data import Batch, Pair, batches_by_length, collate
-from transformer.distributed import Shard, my_share, shards
+from transformer.distributed import Shard, my_share, shard, shards
 from transformer.ranks import Ranks
 from transformer.training import TrainingConfig, training_batches
+
+
+def parts(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
+    """Yield this process's part of each batch."""
+    for batch in batches:
+        yield batch if ranks.world == 1 else shard(batch, ranks.rank, ranks.world)
 
 
 class Feed:
