@@ -30,7 +30,7 @@ PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pai
 NAME ?= mine
 
 .PHONY: help course lab start test quick lint types sync notebooks figures pages test-notebooks learners \
-  test-everywhere coverage wheel mutants constraints bench curves quality clean
+  test-everywhere coverage wheel mutants constraints bench curves quality processes large clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -143,6 +143,12 @@ curves: $(PEERS) ## time and memory against length, batch, width and depth, into
 quality: $(PEERS) ## BLEU by precision, in training and in translating, into benchmarks/ (half an hour)
 	@$(RUN) -m benchmarks.quality
 	@$(RUN) -m benchmarks.draw
+
+processes: $(INSTALLED) ## one process with two threads or two with one, also beside a busy loop (ten minutes)
+	@$(RUN) -m benchmarks.processes
+
+large: $(INSTALLED) ## five million pairs: time until training starts, and memory (half an hour)
+	@$(RUN) -m benchmarks.large_corpus
 
 mutants: $(INSTALLED) ## change the library line by line, and list the changes that no test notices (half an hour)
 	@$(PIP) install "mutmut>=3.8"
