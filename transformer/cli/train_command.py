@@ -126,7 +126,6 @@ def run_train(options: argparse.Namespace) -> None:
             longest=options.skip_long,
             strict=options.strict,
         )
-        draw_curves(history, folder)
     best = min(row["val_loss"] for row in history)
     print(
         f"best validation loss {best:.3f} nats a token; the translator is in {folder}",
@@ -215,13 +214,3 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def draw_curves(history: list[dict], folder: Path) -> None:
-    """Draw the learning curve into the model's folder, if matplotlib is installed."""
-    try:
-        from transformer.plotting import plot_curves
-    except ImportError:
-        print("for a picture of the learning curve install the extra `course`", file=sys.stderr)
-    else:
-        plot_curves(history, path=folder / "history.png")

@@ -6,17 +6,27 @@
 
 from transformer.recipes.course import trained_translator
 from transformer.recipes.fit import fast_trainer, fit
-from transformer.recipes.presets import ENGLISH_ITALIAN, MULTI30K, PRESETS, TEXT_FILES, Preset
+from transformer.recipes.presets import (
+    ENGLISH_ITALIAN,
+    MULTI30K,
+    PRESETS,
+    TEXT_FILES,
+    Decoding,
+    Preset,
+)
 from transformer.recipes.resuming import SavedRun, read_run
 from transformer.recipes.run_folder import checkpoints, holds_run, only_run
+from transformer.recipes.techniques import Techniques
 
 __all__ = [
     "ENGLISH_ITALIAN",
     "MULTI30K",
     "PRESETS",
     "TEXT_FILES",
+    "Decoding",
     "Preset",
     "SavedRun",
+    "Techniques",
     "checkpoints",
     "fast_trainer",
     "fit",

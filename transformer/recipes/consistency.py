@@ -127,8 +127,8 @@ class TwoPasses(torch.autograd.Function):
             for start in range(0, len(a), CHUNK):
                 part = slice(start, start + CHUNK)
                 rows = [x[part].to(dtype) for x in (a, b)]
-                logits = [fast_linear(x, table, bias.to(dtype)).float() for x in rows]
-                loss, dlogits = loss_of_two(*logits, labels[part], share, smoothing, weights)
+                one, two = (fast_linear(x, table, bias.to(dtype)).float() for x in rows)
+                loss, dlogits = loss_of_two(one, two, labels[part], share, smoothing, weights)
                 total += loss
                 for grad, x, dlogit in zip(grads, rows, dlogits, strict=True):
                     grad[part] = fast_linear(dlogit.to(dtype), table.t())

@@ -7,8 +7,8 @@ time limit, a progress bar, checkpoints, the learning curve as a file, and the b
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,8 +24,9 @@ from transformer.data import (
     collate,
     train_tokenizer,
 )
-from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
+from transformer.fast_training import Loss, chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
+from transformer.recipes.averaging import CheckpointMean
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -34,14 +35,16 @@ from transformer.recipes.resuming import (
     corpus_hash,
     read_run,
 )
-from transformer.recipes.run_folder import RunFolder, only_run
+from transformer.recipes.run_folder import RunFolder, only_run, read_snapshots
+from transformer.recipes.streams import batch_stream, epoch_of
+from transformer.recipes.techniques import Techniques
 from transformer.recipes.usable import usable_pairs
+from transformer.recipes.watching import Journal, Samples, Watch
 from transformer.training import (
     Trainer,
     TrainingConfig,
     learning_rate,
     load_checkpoint,
-    training_batches,
 )
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -60,16 +63,20 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     longest: int | None = None,
     strict: bool = False,
+    samples: int = 0,
+    watches: Sequence[Watch] = (),
 ) -> list[dict]:
     """Train a translator into `folder` and return the learning curve, one row a validation.
 
     `folder` gets tokenizer.json, the averaged model with the lowest validation loss (config.json,
-    model.safetensors), the curve (history.json), and the last two checkpoints, one of which
-    `resume` may name. An old run in `folder` is replaced at the first validation, and a killed
-    process leaves the old translator or the new one. A resumed run takes its tokenizer from the
-    checkpoint, and says on standard error which settings have changed. When `should_stop` returns
-    True, a checkpoint is written and KeyboardInterrupt raised. The caller's random numbers are left
-    as they were.
+    model.safetensors), decoding.json, the curve (history.json and its picture history.svg), the
+    metrics as lines of JSON (metrics.jsonl), and the last two checkpoints, one of which `resume`
+    may name. At each validation so many `samples` of the validation split are translated, and each
+    of the `watches` is called with every line of the metrics. An old run in `folder` is replaced at
+    the first validation, and a killed process leaves the old translator or the new one. A resumed
+    run takes its tokenizer from the checkpoint, and says on standard error which settings have
+    changed. When `should_stop` returns True, a checkpoint is written and KeyboardInterrupt raised.
+    The caller's random numbers are left as they were.
 
     Pairs that are blank, unknown to the vocabulary or longer than the model's max_len are left out,
     and training pairs of more than `longest` tokens, too; how many is said on standard error. With
@@ -87,7 +94,10 @@ def fit(
         torch.manual_seed(preset.training.seed)
         model = Transformer(preset.model_config(tokenizer.get_vocab_size())).to(device)
         pairs, val_pairs = pairs_of(corpus, tokenizer, model.config.max_len, longest, strict)
-        trainer = fast_trainer(model, preset.training, precision)
+        techniques = preset.techniques
+        trainer = fast_trainer(
+            model, preset.training, precision, techniques.loss(), techniques.trainer()
+        )
         torch.manual_seed(preset.training.seed)
         settings = {
             "vocab_size": preset.vocab_size,
@@ -95,8 +105,12 @@ def fit(
             "precision": precision,
             "corpus": corpus_hash(corpus),
             "tokenizer": saved.tokenizer if saved else tokenizer.to_str(),
+            "techniques": asdict(techniques),
+            "decoding": asdict(preset.decoding),
         }
-        run = Run(trainer, val_pairs, RunFolder(folder, settings), preset.minutes)
+        run_folder = RunFolder(folder, settings, journal=Journal(watches))
+        run = Run(trainer, val_pairs, run_folder, preset.minutes, techniques=techniques)
+        run.samples = Samples(val_pairs, tokenizer, samples)
         if saved:
             run.resume(saved)
             announce(changes(saved, preset, precision, settings["corpus"]))
@@ -104,7 +118,10 @@ def fit(
             announce([f"nothing is left to train: {run.progress()} done"])
             return run.history
         run.folder.prepare()
-        return run.train(pairs, should_stop)
+        batches = batch_stream(
+            pairs, preset.training, techniques, tokenizer, model.config.max_len, trainer.steps
+        )
+        return run.train(pairs, batches, should_stop)
 
 
 def tokenizer_of(corpus: Corpus, preset: Preset, saved: SavedRun | None) -> Tokenizer:
@@ -147,8 +164,14 @@ def pairs_of(
     return pairs, val_pairs
 
 
-def fast_trainer(model: Transformer, config: TrainingConfig, precision: str = "auto") -> Trainer:
-    """Return a trainer of `model` with what is faster on its device.
+def fast_trainer(
+    model: Transformer,
+    config: TrainingConfig,
+    precision: str = "auto",
+    loss: Loss = chunked_loss,
+    make: Callable[..., Trainer] = Trainer,
+) -> Trainer:
+    """Return a trainer of `model`, made by `make`, with what is faster on its device.
 
     The trainer's model shares its parameters with `model`, which is otherwise left as it is. "auto"
     multiplies in bfloat16 where the processor has instructions for it. ValueError for another
@@ -158,8 +181,8 @@ def fast_trainer(model: Transformer, config: TrainingConfig, precision: str = "a
         raise ValueError(f"precision must be auto, fp32 or bf16, not {precision!r}")
     device = model.bias.device
     half = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
-    loss = in_bfloat16(chunked_loss) if half else chunked_loss
-    return Trainer(optimize_for_cpu(model) if device.type == "cpu" else model, config, loss)
+    fast = optimize_for_cpu(model) if device.type == "cpu" else model
+    return make(fast, config, in_bfloat16(loss) if half else loss)
 
 
 @dataclass
@@ -173,16 +196,26 @@ class Run:
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    techniques: Techniques = field(default_factory=Techniques)
+    samples: Samples | None = None
 
     def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""
         load_checkpoint(self.trainer, saved.checkpoint)
+        if isinstance(self.trainer, CheckpointMean):
+            folder = saved.checkpoint.parent
+            self.trainer.restore(read_snapshots(folder, self.trainer.steps, self.trainer.count))
         self.seconds = saved.seconds
         self.history = list(saved.history)
         self.folder.resume(saved, self.trainer.model.config, self.trainer.steps)
 
-    def train(self, pairs: Sequence[Pair], should_stop: Callable[[], bool]) -> list[dict]:
-        """Train to the end of the steps or the minutes and return the learning curve."""
+    def train(
+        self,
+        pairs: Sequence[Pair],
+        batches: Iterator[tuple[Batch, ...]],
+        should_stop: Callable[[], bool],
+    ) -> list[dict]:
+        """Train on `batches` of the pairs until the run ends, and return the learning curve."""
         trainer = self.trainer
         config = trainer.config
         device = trainer.model.bias.device
@@ -190,25 +223,35 @@ class Run:
         val_batches = [collate(group).to(device) for group in groups]
         clock = time.perf_counter() - self.seconds
         with self.progress_bar() as bar:
-            batches = training_batches(pairs, config, start=trainer.steps)
             while not self.ended():
-                self.losses.append(trainer.step(*(batch.to(device) for batch in next(batches))))
+                group = next(batches)
+                self.losses.append(trainer.step(*(batch.to(device) for batch in group)))
                 self.seconds = time.perf_counter() - clock
+                self.log(group)
                 stopped = should_stop()
                 if stopped or self.ended() or trainer.steps % config.validate_every == 0:
-                    self.validate(val_batches, epoch_of(trainer, pairs))
+                    epoch = epoch_of(trainer.steps, pairs, config, self.techniques)
+                    self.validate(val_batches, epoch)
                 self.show(bar)
                 if stopped:
                     raise KeyboardInterrupt
         return self.history
 
     def ended(self) -> bool:
-        """Return whether the steps or the minutes are over."""
+        """Return whether the steps, the minutes or the patience are over."""
         over = self.trainer.steps >= self.trainer.config.steps
-        return over or self.seconds >= 60 * self.minutes
+        return over or self.seconds >= 60 * self.minutes or self.has_stalled()
+
+    def has_stalled(self) -> bool:
+        """Return whether the last validations, as many as the patience, brought nothing better."""
+        patience = self.techniques.patience
+        losses = [row["val_loss"] for row in self.history]
+        return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 
     def progress(self) -> str:
         """Return how far the run is, in steps or in minutes."""
+        if self.has_stalled():
+            return f"{self.techniques.patience} validations without a lower loss are"
         if math.isfinite(self.minutes):
             return f"{self.seconds / 60:.1f} of {self.minutes} minutes are"
         return f"{self.trainer.steps} of {self.trainer.config.steps} steps are"
@@ -234,7 +277,16 @@ class Run:
             )
         self.losses.clear()
         self.history.append(row)
+        samples = self.samples.translate(trainer.ema_model) if self.samples else []
+        self.folder.journal.add(row | ({"samples": samples} if samples else {}))
         self.folder.keep(trainer, self.seconds, self.history)
+        self.folder.journal.meter.clear()  # the time of a validation is not one of training
+
+    def log(self, group: Sequence[Batch]) -> None:
+        """Add the last step to the metrics."""
+        n_tokens = sum(batch.n_tokens for batch in group)
+        if self.folder.journal.step(self.trainer.steps, self.seconds, n_tokens, self.losses[-1]):
+            self.folder.log()
 
     def progress_bar(self) -> tqdm:
         """Return a bar that fills with steps, or with seconds when there is a time limit."""
@@ -251,13 +303,9 @@ class Run:
         """Move the bar, and show the last validation loss."""
         done = self.seconds if math.isfinite(self.minutes) else self.trainer.steps
         bar.update(min(round(done), bar.total) - bar.n)
+        words = [f"step {self.trainer.steps}"]
+        if speed := self.folder.journal.meter.speed:
+            words.append(f"{speed:,.0f} tokens/s")
         if self.history:
-            loss = self.history[-1]["val_loss"]
-            text = f"step {self.trainer.steps}, validation loss {loss:.3f}"
-            bar.set_postfix_str(text, refresh=False)
-
-
-def epoch_of(trainer: Trainer, pairs: Sequence[Pair]) -> int:
-    """Return which epoch, counted from 0, the last batch belonged to."""
-    per_epoch = len(batches_by_length(pairs, trainer.config.max_tokens))
-    return (trainer.steps * trainer.config.accumulate - 1) // per_epoch
+            words.append(f"validation loss {self.history[-1]['val_loss']:.3f}")
+        bar.set_postfix_str(", ".join(words), refresh=False)
