@@ -103,7 +103,7 @@ wheel: $(INSTALLED) ## build the package, install it into an empty environment, 
 	@echo "Building …"
 	@$(RUN) -m build --outdir dist >/dev/null
 	@$(RUN) -m twine check --strict dist/*
-	@diff <(find transformer -name '*.py' -o -name '*.sha256' -o -name py.typed -o -name '*.json' -o -name '*.safetensors' | sort) \
+	@diff <(find transformer -name '*.py' -o -name '*.sha256' -o -name py.typed -o -name '*.json' -o -name '*.safetensors' -o -name '*.toml' | sort) \
 	  <($(RUN) -m zipfile -l dist/*.whl | sed -n 's|^\(transformer/[^ ]*\).*|\1|p' | sort) \
 	  || { echo "The wheel (>) does not hold the package (<)." >&2; exit 1; }
 	@echo "Trying the wheel …"

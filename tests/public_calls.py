@@ -55,6 +55,7 @@ from transformer.translator import (
     check_engine,
     groups_by_length,
     model_folder,
+    read_search,
     round_up,
 )
 
@@ -476,8 +477,16 @@ def search_fast(w: World) -> None:
     "metrics.scores",
     "metrics.bleu_metric",
     "metrics.check_aligned",
+    "metrics.paired_bootstrap",
+    "metrics.mean_and_spread",
+    "metrics.minimum_risk",
+    "metrics.sentence_chrf",
 )
 def score(w: World) -> None:
+    metrics.paired_bootstrap(w.texts, w.texts[::-1], w.texts, samples=10)
+    metrics.mean_and_spread([1.0, 2.0])
+    metrics.minimum_risk(w.texts)
+    metrics.sentence_chrf(*w.texts[:2])
     metrics.check_aligned(w.texts, w.texts)
     metrics.bleu_metric("13a")
     for metric in (metrics.bleu, metrics.chrf, metrics.exact_match, metrics.scores):
@@ -545,6 +554,12 @@ def read_corpora(w: World) -> None:
 @calls(
     "recipes.fit",
     "recipes.Preset",
+    "recipes.Decoding",
+    "recipes.Recipe",
+    "recipes.Techniques",
+    "recipes.read_recipe",
+    "recipes.recipe_names",
+    "recipes.settings_of",
     "recipes.SavedRun",
     "recipes.checkpoints",
     "recipes.fast_trainer",
@@ -555,6 +570,9 @@ def read_corpora(w: World) -> None:
 )
 def fit_a_corpus(w: World) -> None:
     recipes.fit(w.corpus, w.folder, w.preset)
+    for name in recipes.recipe_names():
+        recipes.settings_of(recipes.read_recipe(name).preset)
+    recipes.Techniques(simcut=1.0).loss()
     newest = recipes.checkpoints(w.folder)[-1]
     recipes.fit(w.corpus, w.folder, replace(w.preset), resume=newest)
     recipes.read_run(newest).load_tokenizer()
@@ -577,6 +595,7 @@ def save_translator(w: World) -> Path:
     "translator.check_engine",
     "translator.groups_by_length",
     "translator.model_folder",
+    "translator.read_search",
     "translator.round_up",
     "reader.warn_about",
     "reader.read_texts",
@@ -598,7 +617,7 @@ def translate(w: World) -> None:
     data.problem_of(w.tokenizer, "the cat", rows[0])
     check_engine("pytorch", "fp32", "cpu")
     groups_by_length(rows, round_up(20, 16))
-    model_folder(save_translator(w))
+    read_search(model_folder(save_translator(w)))
 
 
 @calls(draws=BOTH)

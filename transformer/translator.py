@@ -1,7 +1,9 @@
 """A translator: a model, its vocabulary and an engine. Sentences in, sentences out."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -45,13 +47,21 @@ class Translator:
     """Translate sentences with a model and its vocabulary.
 
     `engine` searches; the default is `PyTorchEngine(model)`, which has the model's weights as they
-    are now. A translator can be copied and pickled.
+    are now. `search` is how it searches unless told otherwise. A translator can be copied and
+    pickled.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, engine: Engine | None = None):
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        engine: Engine | None = None,
+        search: Search = Search(),
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.engine = engine or PyTorchEngine(model)
+        self.search = search
 
     def __getstate__(self) -> dict:
         """Return what a copy needs; a copied tokenizer forgets that a typed </s> is text."""
@@ -75,7 +85,8 @@ class Translator:
 
         `engine` is pytorch, ctranslate2 or onnx; for the last two the model is exported into
         `engine_folder`, or into its own folder, when it is loaded for the first time. `precision`
-        is fp32, with pytorch also bf16, with ctranslate2 also int8. Raises FileNotFoundError if
+        is fp32, with pytorch also bf16, with ctranslate2 also int8. If the folder has a
+        decoding.json, the translator searches as it says. Raises FileNotFoundError if
         there is no such model, ValueError if a file is damaged, a package is missing, or engine,
         precision and device do not fit.
         """
@@ -87,45 +98,50 @@ class Translator:
         folder = model_folder(name)
         model = load_model(folder)
         tokenizer = load_tokenizer(folder / "tokenizer.json", model.config.vocab_size)
+        search = read_search(folder)
         if engine == "ctranslate2":
             exported = current_ctranslate2(
                 model, tokenizer, engine_folder or folder / "ctranslate2"
             )
             ready = CTranslate2Engine(exported, model.config, device, precision)
-            return cls(model, tokenizer, ready)
+            return cls(model, tokenizer, ready, search)
         if engine == "onnx":
             exported = current_onnx(model, engine_folder or folder / "onnx")
-            return cls(model, tokenizer, OnnxEngine(exported, model.config))
+            return cls(model, tokenizer, OnnxEngine(exported, model.config), search)
         model = model.to(device)
-        return cls(model.bfloat16() if precision == "bf16" else model, tokenizer)
+        model = model.bfloat16() if precision == "bf16" else model
+        return cls(model, tokenizer, search=search)
 
     def translate(
         self,
         texts: Iterable[str],
-        beam_size: int = 5,
-        length_penalty: float = 1.0,
+        beam_size: int | None = None,
+        length_penalty: float | None = None,
         max_tokens: int = 4096,
         progress: bool = False,
         on_problem: OnProblem = warn_about,
     ) -> list[str]:
         """Return the translation of every text; a `beam_size` of 1 is greedy search.
 
-        The other arguments are those of `n_best`. A blank text has a blank translation, and so has
-        a text with a problem.
+        `beam_size` and `length_penalty` are those of `self.search` unless given. The other
+        arguments are those of `n_best`. A blank text has a blank translation, and so has a text
+        with a problem.
         """
-        search = Search(beam_size, length_penalty)
+        given = {"beam_size": beam_size, "length_penalty": length_penalty}
+        given = {name: value for name, value in given.items() if value is not None}
+        search = replace(self.search, **given)
         found = self.n_best(texts, search, max_tokens, progress, on_problem)
         return [translations[0].text if translations else "" for translations in found]
 
     def n_best(
         self,
         texts: Iterable[str],
-        search: Search = Search(),
+        search: Search | None = None,
         max_tokens: int = 4096,
         progress: bool = False,
         on_problem: OnProblem = warn_about,
     ) -> list[list[Translation]]:
-        """Return the best translations of every text, best first.
+        """Return the best translations of every text, best first; `search` is `self.search`.
 
         Each text is cleaned and read as one line. Texts of similar length are translated together,
         as many as have `max_tokens` source tokens, padding included and counted once for each
@@ -134,6 +150,7 @@ class Translator:
         `warn_about` warns, except of blanks, and `refuse` raises a ValueError.
         Raises ValueError for what is not a string.
         """
+        search = search or self.search
         max_len = self.model.config.max_len
         rows = read_texts(self.tokenizer, texts, max_len, self.most_characters, on_problem)
         readable = [i for i, row in enumerate(rows) if row]
@@ -157,6 +174,20 @@ class Translator:
     def most_characters(self) -> int:
         """The length of the longest text that can have at most max_len tokens."""
         return most_characters(self.tokenizer.get_vocab(), self.model.config.max_len)
+
+
+def read_search(folder: Path) -> Search:
+    """Return the search that decoding.json in `folder` describes, or the default one.
+
+    Raises ValueError if the file is damaged.
+    """
+    path = folder / "decoding.json"
+    if not path.is_file():
+        return Search()
+    try:
+        return Search(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error!s:.200})") from None
 
 
 def check_engine(engine: str, precision: str, device: str) -> None:

@@ -17,6 +17,15 @@ from transformer.cli.options import (
     positive,
     read_corpus,
 )
+from transformer.cli.recipe_options import (
+    add_recipe_option,
+    add_technique_options,
+    add_watching_options,
+    announce_settings,
+    use_recipe,
+    watches_of,
+    with_techniques,
+)
 from transformer.files import cache_dir, read_tensors
 from transformer.model import Config
 from transformer.recipes import (
@@ -62,6 +71,7 @@ def add_train(commands: Commands) -> None:
         "has a faster preset of its own. A resumed run has the settings of its checkpoint; those "
         "that are given and differ are announced, and sizes cannot change.",
     )
+    add_recipe_option(command)
     add_corpus_options(command)
     command.add_argument(
         "--out", help="folder for the model (default: in the cache, named after the corpus)"
@@ -85,6 +95,8 @@ def add_train(commands: Commands) -> None:
         help="refuse pairs that are blank, unknown or too long, instead of leaving them out",
     )
     add_settings(command)
+    add_technique_options(command)
+    add_watching_options(command)
     command.set_defaults(run=run_train)
 
 
@@ -102,9 +114,12 @@ def add_settings(command: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a translator and leave it in a folder."""
-    preset = PRESETS[options.corpus]
-    precision = "auto"
+    recipe = use_recipe(options)
+    preset = recipe.preset if recipe else PRESETS[options.corpus]
+    precision = recipe.precision if recipe else "auto"
     if not options.resume and not options.checkpoint:
+        if recipe:
+            announce_settings(options, recipe)
         changed_preset(preset, options)  # raises before a corpus is read or downloaded
     corpus = read_corpus(options)
     folder = Path(options.out) if options.out else cache_dir() / corpus.name
@@ -125,6 +140,8 @@ def run_train(options: argparse.Namespace) -> None:
             should_stop=should_stop,
             longest=options.skip_long,
             strict=options.strict,
+            samples=options.samples,
+            watches=watches_of(options, folder),
         )
     best = min(row["val_loss"] for row in history)
     print(
@@ -151,7 +168,7 @@ def changed_preset(preset: Preset, options: argparse.Namespace) -> Preset:
         **given(options, ["vocab_size"]),
     )
     preset.model_config(preset.vocab_size)  # raises for impossible sizes
-    return preset
+    return with_techniques(preset, options)
 
 
 def resume_from(folder: Path, options: argparse.Namespace) -> Path | None:

@@ -60,9 +60,10 @@ def add_translate(commands: Commands) -> None:
 def run_translate(options: argparse.Namespace) -> None:
     """Print the translations as they come, one line for each line."""
     as_json = options.scores or options.n_best > 1
-    search = search_of(options, n_best=options.n_best, scores=as_json)
+    search_of(options, n_best=options.n_best)  # raises before a model is loaded
     problems = Problems(options.strict, options.copy_unknown)
     translator = load_translator(options)
+    search = search_of(options, translator.search, options.n_best, scores=as_json)
     for lines in sources(options, translator):
         problems.begin(lines)
         for line, best in zip(lines, translated(translator, lines, search, problems), strict=True):

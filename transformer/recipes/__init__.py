@@ -1,7 +1,8 @@
 """Recipes: which settings train which corpus, and the run that does it.
 
-`MULTI30K`, `ENGLISH_ITALIAN` and `TEXT_FILES` are presets; `fit` trains a corpus into a folder, and
-`trained_translator` returns the folder of the course's own translator.
+`MULTI30K`, `ENGLISH_ITALIAN` and `TEXT_FILES` are presets; `read_recipe` reads one from a file,
+with the corpus that it is for. `Techniques` are what helps when there is little data. `fit` trains
+a corpus into a folder, and `trained_translator` returns the folder of the course's own translator.
 """
 
 from transformer.recipes.course import trained_translator
@@ -14,6 +15,7 @@ from transformer.recipes.presets import (
     Decoding,
     Preset,
 )
+from transformer.recipes.recipe_files import Recipe, read_recipe, recipe_names, settings_of
 from transformer.recipes.resuming import SavedRun, read_run
 from transformer.recipes.run_folder import checkpoints, holds_run, only_run
 from transformer.recipes.techniques import Techniques
@@ -25,6 +27,7 @@ __all__ = [
     "TEXT_FILES",
     "Decoding",
     "Preset",
+    "Recipe",
     "SavedRun",
     "Techniques",
     "checkpoints",
@@ -32,6 +35,9 @@ __all__ = [
     "fit",
     "holds_run",
     "only_run",
+    "read_recipe",
     "read_run",
+    "recipe_names",
+    "settings_of",
     "trained_translator",
 ]
