@@ -8,14 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from transformer.data import decode, load_tokenizer
+from transformer.data import decode, load_tokenizer, pad
 from transformer.engines import CTranslate2Engine, Engine, OnnxEngine, PyTorchEngine, Search
 from transformer.engines.ctranslate2 import current_ctranslate2
 from transformer.engines.exporter import model_folder
 from transformer.engines.onnx import current_onnx
+from transformer.inference import sample
 from transformer.model import Transformer, load_model
 from transformer.reader import OnProblem, read_texts, warn_about
 from transformer.texts import clean, most_characters
@@ -168,6 +170,41 @@ class Translator:
                 texts = decode(self.tokenizer, [ids for ids, _ in best])
                 scores = [score for _, score in best]
                 found[readable[i]] = list(map(Translation, map(clean, texts), scores))
+        return found
+
+    def sample(
+        self,
+        texts: Iterable[str],
+        count: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        max_tokens: int = 4096,
+        on_problem: OnProblem = warn_about,
+    ) -> list[list[str]]:
+        """Draw `count` translations of every text by their probability, with PyTorch.
+
+        The same arguments give the same draws. A text that cannot be translated has none; the other
+        arguments are those of `n_best`. ValueError for a `temperature` that is not above 0, and if
+        the engine is another one.
+        """
+        if not isinstance(self.engine, PyTorchEngine):
+            raise ValueError("only the engine pytorch draws samples")
+        max_len = self.model.config.max_len
+        rows = read_texts(self.tokenizer, texts, max_len, self.most_characters, on_problem)
+        readable = [i for i, row in enumerate(rows) if row]
+        device = self.model.bias.device
+        generator = torch.Generator(device).manual_seed(seed)
+        found: list[list[str]] = [[] for _ in rows]
+        for group in groups_by_length([rows[i] for i in readable], max_tokens // count):
+            many = [rows[readable[i]] for i in group for _ in range(count)]
+            longest = 2 * round_up(max(map(len, many)), 16)
+            src = pad(many, self.model.config.pad_id).to(device)
+            ids = sample(
+                self.model, src, temperature, None, longest, generator, self.engine.decoder
+            )
+            drawn = [clean(text) for text in decode(self.tokenizer, ids.tolist())]
+            for position, i in enumerate(group):
+                found[readable[i]] = drawn[position * count : (position + 1) * count]
         return found
 
     @cached_property
