@@ -30,7 +30,7 @@ PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pai
 NAME ?= mine
 
 .PHONY: help course lab start test quick lint types sync notebooks figures test-notebooks test-everywhere \
-  coverage wheel mutants constraints bench curves quality clean
+  coverage wheel mutants constraints bench curves precision quality clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -132,9 +132,15 @@ curves: $(PEERS) ## time and memory against length, batch, width and depth, into
 	@$(RUN) -m benchmarks.curves
 	@$(RUN) -m benchmarks.draw
 
-quality: $(PEERS) ## BLEU by precision, in training and in translating, into benchmarks/ (half an hour)
-	@$(RUN) -m benchmarks.quality
+precision: $(PEERS) ## BLEU by precision, in training and in translating, into benchmarks/ (half an hour)
+	@$(RUN) -m benchmarks.precision
 	@$(RUN) -m benchmarks.draw
+
+RECIPE ?= multi30k-en-de
+SEEDS ?= 1 2 3
+
+quality: $(INSTALLED) ## BLEU of a recipe over seeds, into benchmarks/ and the README (two hours; RECIPE=… SEEDS=…)
+	@$(RUN) -m benchmarks.quality --recipe $(RECIPE) --seed $(SEEDS) --table
 
 mutants: $(INSTALLED) ## change the library line by line, and list the changes that no test notices (half an hour)
 	@$(PIP) install "mutmut>=3.8"

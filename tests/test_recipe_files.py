@@ -1,7 +1,8 @@
 """Test recipes: the files, the options that replace their settings, and what a model remembers."""
 
 import json
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_a_recipe_starts_from_its_base(recipe, tmp_path) -> None:
         ("model = 3", r"model must be a section, \[model\]"),
         ("[model]\nn_heads = 3", "must be divisible by n_heads=3"),
         ("[training]\nsteps = 0", "steps must be above 0"),
-        ('[training]\nsteps = "many"', "'str' and 'int'"),
+        ('[training]\nsteps = "many"', "steps must be of type int, not 'many'"),
         ("[training]\nminutes = 0", "minutes must be above 0"),
         ("[techniques]\nsimcut = 1\nr_drop = 1", "choose one of them"),
         ("[decoding]\nbeam_size = 0", "beam_size must be at least 1"),
@@ -168,11 +169,11 @@ def test_a_missing_tensorboard_is_named_before_anything_is_written(
     capsys,
     monkeypatch,
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     out = tmp_path / "model"
     command = ["train", *files, *SMALL, "--steps", "2", "--out", out, "--tensorboard"]
     assert "pip install tensorboard" in complaint(capsys, *command)
-    assert [path for path in out.iterdir() if path.suffix == ".json"] == []
+    assert not out.exists()
 
 
 # --- what a model remembers -----------------------------------------------------------------------
@@ -181,8 +182,6 @@ def test_a_missing_tensorboard_is_named_before_anything_is_written(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    from dataclasses import replace
-
     fit(make_corpus(), folder, replace(preset(steps=3), decoding=Decoding(2, 0.5)))
     return folder
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m transformer train | translate | evaluate | export | course`.
+"""The command line: `python -m transformer train | translate | evaluate | export | …`.
 
 After installation the command `transformer-course` is the same.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from transformer.cli.course_command import add_course
+from transformer.cli.diversify_command import add_diversify
 from transformer.cli.evaluate_command import add_evaluate
 from transformer.cli.export_command import add_export
 from transformer.cli.train_command import add_train
@@ -79,7 +80,15 @@ def parser() -> argparse.ArgumentParser:
         description="Train a Transformer, translate, evaluate.",
     )
     commands = main_parser.add_subparsers(dest="command", required=True)
-    for add_command in (add_train, add_translate, add_evaluate, add_export, add_course):
+    commands_in_order = (
+        add_train,
+        add_translate,
+        add_evaluate,
+        add_export,
+        add_diversify,
+        add_course,
+    )
+    for add_command in commands_in_order:
         add_command(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error was raised")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from transformer.cli.diversify_command import add_pairs_option, with_pairs
 from transformer.cli.options import (
     Commands,
     add_corpus_options,
@@ -26,6 +27,7 @@ from transformer.cli.recipe_options import (
     watches_of,
     with_techniques,
 )
+from transformer.corpora import read_pairs
 from transformer.files import cache_dir, read_tensors
 from transformer.model import Config
 from transformer.recipes import (
@@ -73,6 +75,7 @@ def add_train(commands: Commands) -> None:
     )
     add_recipe_option(command)
     add_corpus_options(command)
+    add_pairs_option(command)
     command.add_argument(
         "--out", help="folder for the model (default: in the cache, named after the corpus)"
     )
@@ -122,6 +125,8 @@ def run_train(options: argparse.Namespace) -> None:
             announce_settings(options, recipe)
         changed_preset(preset, options)  # raises before a corpus is read or downloaded
     corpus = read_corpus(options)
+    if options.add:
+        corpus = with_pairs(corpus, read_pairs(*options.add))
     folder = Path(options.out) if options.out else cache_dir() / corpus.name
     with only_run(folder), stop_on_signals() as should_stop:
         resume = resume_from(folder, options)

@@ -27,13 +27,12 @@ SECTIONS = {
     "techniques": {each.name for each in fields(Techniques)},
     "decoding": {each.name for each in fields(Decoding)},
 }
-FLOATS = {
-    each.name
+KINDS: dict[str, Any] = {
+    each.name: each.type
     for kind in (Config, TrainingConfig, Techniques, Decoding)
     for each in fields(kind)
-    if each.type is float
-} | {"minutes"}
-"""Settings that are real numbers, though a file may have them as whole ones."""
+} | {"minutes": float, "precision": str}
+"""The type of each setting: int, float or str."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def read_recipe(name: str | Path) -> Recipe:
     found = read_with_base(str(name), ())
     try:
         return recipe_of(str(name), found)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"recipe {name}: {error}") from None
 
 
@@ -110,7 +109,7 @@ def check_names(name: str, where: str, found: dict[str, Any], known: set[str]) -
 
 def recipe_of(name: str, found: dict[str, Any]) -> Recipe:
     """Return the recipe that a file's content describes."""
-    parts = {section: as_floats(found.get(section, {})) for section in SECTIONS}
+    parts = {section: typed(found.get(section, {})) for section in SECTIONS}
     default = Preset(10_000, TrainingConfig())
     model = parts["model"]
     training = parts["training"]
@@ -129,12 +128,20 @@ def recipe_of(name: str, found: dict[str, Any]) -> Recipe:
     return Recipe(Path(name).stem, corpus, found.get("src"), found.get("tgt"), preset, precision)
 
 
-def as_floats(section: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a section; whole numbers that stand for real ones become real."""
-    return {
-        key: float(value) if key in FLOATS and type(value) is int else value
-        for key, value in section.items()
-    }
+def typed(section: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a section, whole numbers that stand for real ones as real numbers.
+
+    Raises ValueError for a value of another type.
+    """
+    found = {}
+    for name, value in section.items():
+        kind = KINDS[name]
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{name} must be of type {kind.__name__}, not {value!r}")
+        found[name] = value
+    return found
 
 
 def settings_of(preset: Preset) -> dict[str, Any]:
