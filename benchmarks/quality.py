@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from transformer.cli import main as run_command
-from transformer.corpora import Corpus, english_italian, multi30k
+from transformer.corpora import multi30k
 from transformer.cpu.process import tune_allocator
 from transformer.files import atomic_write
 from transformer.metrics import mean_and_spread, moses_tokens, scores
@@ -50,10 +50,10 @@ def train(options: argparse.Namespace, seed: int, folder: Path) -> int:
 
 def pairs_of(recipe: Recipe, test_set: str, data: str | None) -> list[tuple[str, str]]:
     """Return the pairs of "val" or of a test set of the recipe's corpus."""
+    if recipe.corpus != "multi30k":
+        raise ValueError(f"recipe {recipe.name} is for {recipe.corpus}: only Multi30k is scored")
     split = "test_2016_flickr" if test_set == "val" else test_set
-    corpus: Corpus = english_italian()
-    if recipe.corpus == "multi30k":
-        corpus = multi30k(recipe.src or "en", recipe.tgt or "de", data, test=split)
+    corpus = multi30k(recipe.src or "en", recipe.tgt or "de", data, test=split)
     return corpus.val if test_set == "val" else corpus.test
 
 

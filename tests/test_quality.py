@@ -68,6 +68,13 @@ def test_a_row_of_the_same_measurement_is_replaced(tmp_path) -> None:
     ]
 
 
+def test_a_recipe_for_another_corpus_is_refused(tmp_path) -> None:
+    path = tmp_path / "files.toml"
+    path.write_text('corpus = "files"')
+    with pytest.raises(ValueError, match="only Multi30k is scored"):
+        quality.pairs_of(quality.read_recipe(path), "val", None)
+
+
 def test_changed_options_are_named() -> None:
     assert quality.change_of([]) == ""
     assert quality.change_of("--simcut 3 --norm pre".split()) == "simcut 3, norm pre"

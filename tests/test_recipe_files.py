@@ -264,3 +264,39 @@ def test_evaluate_of_several_seeds_has_mean_and_spread(model, test_set, capsys) 
     assert list(found["models"]) == [str(model)]
     assert found["mean"]["chrF"] == found["models"][str(model)]["chrF"]
     assert found["spread"] == {"BLEU": 0.0, "chrF": 0.0, "moses BLEU": 0.0, "moses chrF": 0.0}
+
+
+def test_evaluate_writes_what_each_translation_attends_to(model, test_set, tmp_path, capsys):
+    out = tmp_path / "attention.jsonl"
+    evaluated(capsys, *test_set, "--model", model, "--attention", out)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert 0 < len(rows) <= 6
+    assert len(rows[0]["weights"][0]) == len(rows[0]["target"])
+
+
+# --- data diversification -------------------------------------------------------------------------
+
+
+def test_diversify_writes_further_pairs_that_train_takes(model, files, tmp_path, capsys):  # noqa: F811
+    pairs = make_corpus().train[:8]
+    for side, name in enumerate(("en", "it")):
+        (tmp_path / name).write_text("".join(f"{pair[side]}\n" for pair in pairs))
+    corpus = ["--corpus", "files", "--train", tmp_path / "en", tmp_path / "it"]
+    out = tmp_path / "more"
+    command = ["diversify", *corpus, "--out", out, "--device", "cpu"]
+    assert "give models to translate with" in complaint(capsys, *command)
+    both = ["--forward", model, "--backward", model, "--beam", "1"]
+    assert main(list(map(str, [*command, *both]))) == 0
+    new = [tmp_path / "more.src", tmp_path / "more.tgt"]
+    assert capsys.readouterr().out.split() == list(map(str, new))
+    found = list(zip(*(path.read_text().splitlines() for path in new)))
+    translator = Translator.load(model)
+    sources, targets = zip(*pairs)
+    wanted = {*zip(sources, translator.translate(sources, 1))}
+    wanted |= {*zip(translator.translate(targets, 1), targets)}
+    assert set(found) == {pair for pair in wanted - set(pairs) if all(pair)}
+    assert len(found) == len(set(found))
+    trained = tmp_path / "trained"
+    options = [*files, *SMALL, "--steps", "2", "--device", "cpu", "--out", trained]
+    assert main(list(map(str, ["train", *options, "--add", *new]))) == 0
+    assert f"{34 + len(found)} pairs of text" in capsys.readouterr().err, "two are for validation"

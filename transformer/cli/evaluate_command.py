@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer.alignment import attention_rows
 from transformer.cli.choosing import add_choice_options, best_translations
 from transformer.cli.options import (
     Commands,
@@ -70,6 +71,13 @@ def add_evaluate(commands: Commands) -> None:
         "how easily chance explains them (paired bootstrap)",
     )
     command.add_argument("--out", type=Path, help="file for the translations")
+    command.add_argument(
+        "--attention",
+        type=Path,
+        metavar="FILE",
+        help="file for what each translation attends to: its tokens, the source's, and a matrix of "
+        "weights for each layer, as JSON, one translation a line",
+    )
     command.set_defaults(run=run_evaluate)
 
 
@@ -84,8 +92,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     language = moses_language(options)
     if language:
         moses_tokens(references[:1], language)
-    if options.out:
-        check_writable(options.out)
+    for path in (options.out, options.attention):
+        if path:
+            check_writable(path)
     others = {str(path): other_output(path, len(references)) for path in options.against}
     how = Scoring("none" if options.tokenized or options.tok else "13a", language)
     outputs = {m: translate_all(options, m, sources) for m in (options.model, *options.also)}
@@ -100,6 +109,20 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if options.out:
         text = "".join(f"{line}\n" for line in outputs[options.model][0])
         options.out.write_text(text, encoding="utf-8")
+    if options.attention:
+        write_attention(options, sources, outputs[options.model][0])
+
+
+def write_attention(
+    options: argparse.Namespace, sources: Sequence[str], translations: Sequence[str]
+) -> None:
+    """Write what each translation attends to; a pair with an empty side is left out."""
+    translator = load_translator(options)
+    pairs = [pair for pair in zip(sources, translations, strict=True) if all(pair)]
+    rows = attention_rows(translator.model, translator.tokenizer, pairs)
+    with options.attention.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
 
 
 def translate_all(
