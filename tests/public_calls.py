@@ -57,6 +57,7 @@ from transformer.translator import (
     model_folder,
     read_search,
     round_up,
+    sample_translations,
 )
 
 TEXTS = ["the cat is on the mat", "a dog", "il gatto è sul tappeto", "un cane"]
@@ -596,6 +597,7 @@ def save_translator(w: World) -> Path:
     "translator.groups_by_length",
     "translator.model_folder",
     "translator.read_search",
+    "translator.sample_translations",
     "translator.round_up",
     "reader.warn_about",
     "reader.read_texts",
@@ -618,6 +620,7 @@ def translate(w: World) -> None:
     check_engine("pytorch", "fp32", "cpu")
     groups_by_length(rows, round_up(20, 16))
     read_search(model_folder(save_translator(w)))
+    sample_translations(translator, w.texts, 2)
 
 
 @calls(draws=BOTH)

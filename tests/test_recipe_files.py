@@ -14,7 +14,7 @@ from transformer.cli.recipe_options import use_recipe
 from transformer.cli.train_command import changed_preset
 from transformer.engines import Search
 from transformer.recipes import Decoding, Techniques, fit, read_recipe, recipe_names, settings_of
-from transformer.translator import Translator
+from transformer.translator import Translator, sample_translations
 
 TEXT = """
 corpus = "files"
@@ -240,10 +240,10 @@ def test_evaluate_by_minimum_risk(model, test_set, capsys, source: str) -> None:
 def test_samples_depend_on_their_seed_alone(model) -> None:
     translator = Translator.load(model)
     texts = [src for src, _ in make_corpus().val]
-    one, again, other = (translator.sample(texts, 5, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (sample_translations(translator, texts, 5, seed=seed) for seed in (1, 1, 2))
     assert one == again != other
     assert [len(drawn) for drawn in one] == [5, 5, 5]
-    assert translator.sample(["", texts[0]], 2)[0] == []
+    assert sample_translations(translator, ["", texts[0]], 2)[0] == []
 
 
 def test_evaluate_compares_with_another_systems_output(model, test_set, tmp_path, capsys) -> None:

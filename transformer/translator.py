@@ -28,6 +28,7 @@ __all__ = [
     "groups_by_length",
     "model_folder",
     "round_up",
+    "sample_translations",
 ]
 
 PRECISIONS = {
@@ -172,45 +173,45 @@ class Translator:
                 found[readable[i]] = list(map(Translation, map(clean, texts), scores))
         return found
 
-    def sample(
-        self,
-        texts: Iterable[str],
-        count: int,
-        temperature: float = 1.0,
-        seed: int = 0,
-        max_tokens: int = 4096,
-        on_problem: OnProblem = warn_about,
-    ) -> list[list[str]]:
-        """Draw `count` translations of every text by their probability, with PyTorch.
-
-        The same arguments give the same draws. A text that cannot be translated has none; the other
-        arguments are those of `n_best`. ValueError for a `temperature` that is not above 0, and if
-        the engine is another one.
-        """
-        if not isinstance(self.engine, PyTorchEngine):
-            raise ValueError("only the engine pytorch draws samples")
-        max_len = self.model.config.max_len
-        rows = read_texts(self.tokenizer, texts, max_len, self.most_characters, on_problem)
-        readable = [i for i, row in enumerate(rows) if row]
-        device = self.model.bias.device
-        generator = torch.Generator(device).manual_seed(seed)
-        found: list[list[str]] = [[] for _ in rows]
-        for group in groups_by_length([rows[i] for i in readable], max_tokens // count):
-            many = [rows[readable[i]] for i in group for _ in range(count)]
-            longest = 2 * round_up(max(map(len, many)), 16)
-            src = pad(many, self.model.config.pad_id).to(device)
-            ids = sample(
-                self.model, src, temperature, None, longest, generator, self.engine.decoder
-            )
-            drawn = [clean(text) for text in decode(self.tokenizer, ids.tolist())]
-            for position, i in enumerate(group):
-                found[readable[i]] = drawn[position * count : (position + 1) * count]
-        return found
-
     @cached_property
     def most_characters(self) -> int:
         """The length of the longest text that can have at most max_len tokens."""
         return most_characters(self.tokenizer.get_vocab(), self.model.config.max_len)
+
+
+def sample_translations(
+    translator: Translator,
+    texts: Iterable[str],
+    count: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_tokens: int = 4096,
+    on_problem: OnProblem = warn_about,
+) -> list[list[str]]:
+    """Draw `count` translations of every text by their probability, with PyTorch.
+
+    The same arguments give the same draws. A text that cannot be translated has none; the other
+    arguments are those of `Translator.n_best`. ValueError for a `temperature` that is not above 0,
+    and if the translator's engine is another one.
+    """
+    if not isinstance(translator.engine, PyTorchEngine):
+        raise ValueError("only the engine pytorch draws samples")
+    model = translator.model
+    limits = (model.config.max_len, translator.most_characters)
+    rows = read_texts(translator.tokenizer, texts, *limits, on_problem)
+    readable = [i for i, row in enumerate(rows) if row]
+    generator = torch.Generator(model.bias.device).manual_seed(seed)
+    found: list[list[str]] = [[] for _ in rows]
+    for group in groups_by_length([rows[i] for i in readable], max_tokens // count):
+        many = [rows[readable[i]] for i in group for _ in range(count)]
+        longest = 2 * round_up(max(map(len, many)), 16)
+        src = pad(many, model.config.pad_id).to(model.bias.device)
+        make = translator.engine.decoder
+        ids = sample(model, src, temperature, None, longest, generator, make)
+        drawn = [clean(text) for text in decode(translator.tokenizer, ids.tolist())]
+        for position, i in enumerate(group):
+            found[readable[i]] = drawn[position * count : (position + 1) * count]
+    return found
 
 
 def read_search(folder: Path) -> Search:

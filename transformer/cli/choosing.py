@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from transformer.cli.options import positive, search_of
 from transformer.cli.problems import Problems
 from transformer.metrics import minimum_risk
-from transformer.translator import Translator
+from transformer.translator import Translator, sample_translations
 
 
 def add_choice_options(command: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def best_translations(
     """Return the translation of each source, None where there is none, and in words how."""
     search = search_of(options, translator.search)
     if options.mbr and options.mbr_from == "samples":
-        drawn = translator.sample(sources, options.mbr, on_problem=problems)
+        drawn = sample_translations(translator, sources, options.mbr, on_problem=problems)
         return list(map(least_risk, drawn)), f"minimum risk of {options.mbr} samples"
     if options.mbr:
         options = argparse.Namespace(**vars(options) | {"beam": options.mbr})

@@ -26,7 +26,6 @@ from transformer.data import (
 )
 from transformer.fast_training import Loss, chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
-from transformer.recipes.averaging import CheckpointMean
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -35,7 +34,7 @@ from transformer.recipes.resuming import (
     corpus_hash,
     read_run,
 )
-from transformer.recipes.run_folder import RunFolder, only_run, read_snapshots
+from transformer.recipes.run_folder import RunFolder, only_run, restore_snapshots
 from transformer.recipes.streams import batch_stream, epoch_of
 from transformer.recipes.techniques import Techniques
 from transformer.recipes.usable import usable_pairs
@@ -202,9 +201,7 @@ class Run:
     def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""
         load_checkpoint(self.trainer, saved.checkpoint)
-        if isinstance(self.trainer, CheckpointMean):
-            folder = saved.checkpoint.parent
-            self.trainer.restore(read_snapshots(folder, self.trainer.steps, self.trainer.count))
+        restore_snapshots(self.trainer, saved.checkpoint.parent)
         self.seconds = saved.seconds
         self.history = list(saved.history)
         self.folder.resume(saved, self.trainer.model.config, self.trainer.steps)
@@ -219,8 +216,7 @@ class Run:
         trainer = self.trainer
         config = trainer.config
         device = trainer.model.bias.device
-        groups = batches_by_length(self.val_pairs, config.max_tokens)
-        val_batches = [collate(group).to(device) for group in groups]
+        val_batches = validation_batches(self.val_pairs, config.max_tokens, device)
         clock = time.perf_counter() - self.seconds
         with self.progress_bar() as bar:
             while not self.ended():
@@ -240,17 +236,12 @@ class Run:
     def ended(self) -> bool:
         """Return whether the steps, the minutes or the patience are over."""
         over = self.trainer.steps >= self.trainer.config.steps
-        return over or self.seconds >= 60 * self.minutes or self.has_stalled()
-
-    def has_stalled(self) -> bool:
-        """Return whether the last validations, as many as the patience, brought nothing better."""
-        patience = self.techniques.patience
-        losses = [row["val_loss"] for row in self.history]
-        return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+        stalled = has_stalled(self.history, self.techniques.patience)
+        return over or self.seconds >= 60 * self.minutes or stalled
 
     def progress(self) -> str:
         """Return how far the run is, in steps or in minutes."""
-        if self.has_stalled():
+        if has_stalled(self.history, self.techniques.patience):
             return f"{self.techniques.patience} validations without a lower loss are"
         if math.isfinite(self.minutes):
             return f"{self.seconds / 60:.1f} of {self.minutes} minutes are"
@@ -261,25 +252,13 @@ class Run:
 
         Raises FloatingPointError, before anything is written, if the loss is not finite.
         """
-        trainer = self.trainer
-        config = trainer.config
-        row = {
-            "step": trainer.steps,
-            "epoch": epoch,
-            "seconds": round(self.seconds, 1),
-            "learning_rate": learning_rate(trainer.steps, config.warmup, config.peak_lr),
-            "train_loss": sum(self.losses) / len(self.losses),
-            "val_loss": trainer.validate(val_batches),
-        }
-        if not math.isfinite(row["val_loss"]):
-            raise FloatingPointError(
-                f"validation loss of step {trainer.steps} is {row['val_loss']}"
-            )
+        train_loss = sum(self.losses) / len(self.losses)
+        val_loss = self.trainer.validate(val_batches)
         self.losses.clear()
-        self.history.append(row)
-        samples = self.samples.translate(trainer.ema_model) if self.samples else []
-        self.folder.journal.add(row | ({"samples": samples} if samples else {}))
-        self.folder.keep(trainer, self.seconds, self.history)
+        self.history.append(curve_row(self.trainer, epoch, self.seconds, train_loss, val_loss))
+        samples = self.samples.translate(self.trainer.ema_model) if self.samples else []
+        self.folder.journal.add(self.history[-1] | ({"samples": samples} if samples else {}))
+        self.folder.keep(self.trainer, self.seconds, self.history)
         self.folder.journal.meter.clear()  # the time of a validation is not one of training
 
     def log(self, group: Sequence[Batch]) -> None:
@@ -303,9 +282,44 @@ class Run:
         """Move the bar, and show the last validation loss."""
         done = self.seconds if math.isfinite(self.minutes) else self.trainer.steps
         bar.update(min(round(done), bar.total) - bar.n)
-        words = [f"step {self.trainer.steps}"]
-        if speed := self.folder.journal.meter.speed:
-            words.append(f"{speed:,.0f} tokens/s")
-        if self.history:
-            words.append(f"validation loss {self.history[-1]['val_loss']:.3f}")
-        bar.set_postfix_str(", ".join(words), refresh=False)
+        speed = self.folder.journal.meter.speed
+        words = in_words(self.trainer.steps, speed, self.history)
+        bar.set_postfix_str(words, refresh=False)
+
+
+def validation_batches(pairs: Sequence[Pair], max_tokens: int, device: torch.device) -> list[Batch]:
+    """Return the batches to validate with, on a device."""
+    return [collate(group).to(device) for group in batches_by_length(pairs, max_tokens)]
+
+
+def has_stalled(history: Sequence[dict], patience: int) -> bool:
+    """Return whether as many validations as the patience, the last ones, brought nothing better."""
+    losses = [row["val_loss"] for row in history]
+    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
+
+
+def curve_row(
+    trainer: Trainer, epoch: int, seconds: float, train_loss: float, val_loss: float
+) -> dict:
+    """Return a row of the learning curve; FloatingPointError if the loss is not finite."""
+    config = trainer.config
+    if not math.isfinite(val_loss):
+        raise FloatingPointError(f"validation loss of step {trainer.steps} is {val_loss}")
+    return {
+        "step": trainer.steps,
+        "epoch": epoch,
+        "seconds": round(seconds, 1),
+        "learning_rate": learning_rate(trainer.steps, config.warmup, config.peak_lr),
+        "train_loss": train_loss,
+        "val_loss": val_loss,
+    }
+
+
+def in_words(step: int, speed: float, history: Sequence[dict]) -> str:
+    """Return what the progress bar says: step, tokens a second, the last validation loss."""
+    words = [f"step {step}"]
+    if speed:
+        words.append(f"{speed:,.0f} tokens/s")
+    if history:
+        words.append(f"validation loss {history[-1]['val_loss']:.3f}")
+    return ", ".join(words)

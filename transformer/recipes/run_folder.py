@@ -60,10 +60,13 @@ def snapshot_path(folder: Path, step: int) -> Path:
     return folder / f"snapshot-{step:08d}.safetensors"
 
 
-def read_snapshots(folder: Path, step: int, count: int) -> dict[int, Weights]:
-    """Return the last `count` snapshots in `folder` up to a step, by their steps."""
-    paths = [p for p in snapshots(folder) if p.name <= snapshot_path(folder, step).name]
-    return {int(path.stem.rpartition("-")[2]): read_tensors(path) for path in paths[-count:]}
+def restore_snapshots(trainer: Trainer, folder: Path) -> None:
+    """Give a trainer that averages snapshots those in `folder` up to its step."""
+    if isinstance(trainer, CheckpointMean):
+        last = snapshot_path(folder, trainer.steps).name
+        paths = [path for path in snapshots(folder) if path.name <= last][-trainer.count :]
+        steps = [int(path.stem.rpartition("-")[2]) for path in paths]
+        trainer.restore(dict(zip(steps, map(read_tensors, paths), strict=True)))
 
 
 def holds_run(folder: str | Path) -> bool:
