@@ -114,7 +114,7 @@ def fit(
             run.resume(saved)
             announce(changes(saved, preset, precision, settings["corpus"]))
         if run.ended():
-            announce([f"nothing is left to train: {run.progress()} done"])
+            announce([f"nothing is left to train: {progress_of(run)} done"])
             return run.history
         run.folder.prepare()
         batches = batch_stream(
@@ -239,14 +239,6 @@ class Run:
         stalled = has_stalled(self.history, self.techniques.patience)
         return over or self.seconds >= 60 * self.minutes or stalled
 
-    def progress(self) -> str:
-        """Return how far the run is, in steps or in minutes."""
-        if has_stalled(self.history, self.techniques.patience):
-            return f"{self.techniques.patience} validations without a lower loss are"
-        if math.isfinite(self.minutes):
-            return f"{self.seconds / 60:.1f} of {self.minutes} minutes are"
-        return f"{self.trainer.steps} of {self.trainer.config.steps} steps are"
-
     def validate(self, val_batches: Sequence[Batch], epoch: int) -> None:
         """Add a row to the learning curve; write the curve, a checkpoint and the best model.
 
@@ -282,14 +274,22 @@ class Run:
         """Move the bar, and show the last validation loss."""
         done = self.seconds if math.isfinite(self.minutes) else self.trainer.steps
         bar.update(min(round(done), bar.total) - bar.n)
-        speed = self.folder.journal.meter.speed
-        words = in_words(self.trainer.steps, speed, self.history)
+        words = in_words(self.trainer.steps, self.folder.journal.meter.speed, self.history)
         bar.set_postfix_str(words, refresh=False)
 
 
 def validation_batches(pairs: Sequence[Pair], max_tokens: int, device: torch.device) -> list[Batch]:
     """Return the batches to validate with, on a device."""
     return [collate(group).to(device) for group in batches_by_length(pairs, max_tokens)]
+
+
+def progress_of(run: Run) -> str:
+    """Return how far a run is, in steps, in minutes, or in validations without a lower loss."""
+    if has_stalled(run.history, run.techniques.patience):
+        return f"{run.techniques.patience} validations without a lower loss are"
+    if math.isfinite(run.minutes):
+        return f"{run.seconds / 60:.1f} of {run.minutes} minutes are"
+    return f"{run.trainer.steps} of {run.trainer.config.steps} steps are"
 
 
 def has_stalled(history: Sequence[dict], patience: int) -> bool:
