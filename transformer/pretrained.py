@@ -509,7 +509,7 @@ def save_pretrained(
 #         read_model(folder)
 #     except ValueError as error:
 #         print(str(error).replace(str(folder), "folder")[:160])
-# path.write_text(json.dumps(settings));
+# _ = path.write_text(json.dumps(settings))
 
 # %% [markdown]
 # ## The look
