@@ -33,7 +33,9 @@ def test_rows_have_a_weight_for_each_pair_of_tokens() -> None:
     texts = ["the cat sleeps", "il gatto dorme"]
     tokenizer = train_tokenizer(texts * 3, 60)
     config = Config.tiny(tokenizer.get_vocab_size(), d_model=16, n_heads=2, n_layers=3, d_ff=16)
-    (row,) = attention_rows(Transformer(config), tokenizer, [(texts[0], texts[1])])
+    pairs = [(texts[0], texts[1]), (texts[0], ""), (texts[0], 300 * texts[1]), ("猫", texts[1])]
+    row, *others = attention_rows(Transformer(config), tokenizer, pairs)
+    assert others == 3 * [{"source": [], "target": [], "weights": []}]
     assert row["source"][-1] == row["target"][-1] == "</s>"
     assert "".join(row["target"][:-1]) == "▁il▁gatto▁dorme"
     assert len(row["weights"]) == 3

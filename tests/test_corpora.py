@@ -80,7 +80,7 @@ LANGUAGES = ("en", "de", "fr", "cs")
 
 
 @pytest.mark.parametrize("test", TEST_SETS)
-@pytest.mark.parametrize("pair", permutations(LANGUAGES, 2))
+@pytest.mark.parametrize("pair", [*permutations(LANGUAGES, 2)])
 def test_every_test_set_of_multi30k_is_reached_by_its_name(tmp_path, test, pair) -> None:
     for split in ("train", "val", test):
         for language in pair:

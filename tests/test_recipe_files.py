@@ -12,6 +12,7 @@ from test_recipes import make_corpus, preset
 from transformer.cli import main, parser
 from transformer.cli.recipe_options import use_recipe
 from transformer.cli.train_command import changed_preset
+from transformer.corpora import text_files
 from transformer.engines import Search
 from transformer.recipes import Decoding, Techniques, fit, read_recipe, recipe_names, settings_of
 from transformer.translator import Translator, sample_translations
@@ -270,8 +271,9 @@ def test_evaluate_writes_what_each_translation_attends_to(model, test_set, tmp_p
     out = tmp_path / "attention.jsonl"
     evaluated(capsys, *test_set, "--model", model, "--attention", out)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert 0 < len(rows) <= 6
-    assert len(rows[0]["weights"][0]) == len(rows[0]["target"])
+    assert len(rows) == 6, "line n belongs to sentence n"
+    for row in rows:
+        assert all(len(matrix) == len(row["target"]) for matrix in row["weights"])
 
 
 # --- data diversification -------------------------------------------------------------------------
@@ -291,6 +293,7 @@ def test_diversify_writes_further_pairs_that_train_takes(model, files, tmp_path,
     assert capsys.readouterr().out.split() == list(map(str, new))
     found = list(zip(*(path.read_text().splitlines() for path in new)))
     translator = Translator.load(model)
+    pairs = text_files(corpus[3:]).train  # one pair is kept for validation
     sources, targets = zip(*pairs)
     wanted = {*zip(sources, translator.translate(sources, 1))}
     wanted |= {*zip(translator.translate(targets, 1), targets)}

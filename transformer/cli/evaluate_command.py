@@ -116,9 +116,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def write_attention(
     options: argparse.Namespace, sources: Sequence[str], translations: Sequence[str]
 ) -> None:
-    """Write what each translation attends to; a pair with an empty side is left out."""
+    """Write what each translation attends to."""
     translator = load_translator(options)
-    pairs = [pair for pair in zip(sources, translations, strict=True) if all(pair)]
+    pairs = list(zip(sources, translations, strict=True))
     rows = attention_rows(translator.model, translator.tokenizer, pairs)
     with options.attention.open("w", encoding="utf-8") as file:
         for row in rows:
