@@ -1,11 +1,13 @@
 """Scores are sacrebleu's, say how they were computed, and are refused for lists that differ."""
 
 import logging
+import os
 import sys
 
 import pytest
 from sacrebleu.metrics import CHRF
 
+from transformer.corpora import multi30k
 from transformer.metrics import (
     bleu,
     chrf,
@@ -113,6 +115,13 @@ def test_a_missing_sacremoses_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(ValueError, match=r"^Moses tokens need .*: pip install sacremoses$"):
         moses_tokens(["a"], "en")
+
+
+@pytest.mark.skipif("MULTI30K" not in os.environ, reason="$MULTI30K names no copy of Multi30k")
+@pytest.mark.parametrize("side", [0, 1])
+def test_moses_tokens_are_those_that_multi30k_publishes(side: int) -> None:
+    raw = [pair[side] for pair in multi30k().test]
+    assert moses_tokens(raw, ("en", "de")[side]) == [p[side] for p in multi30k(tokenized=True).test]
 
 
 # --- differences and seeds ------------------------------------------------------------------------
