@@ -207,8 +207,8 @@ class Run:
         trainer = self.trainer
         config = trainer.config
         device = trainer.model.bias.device
-        groups = batches_by_length(self.val_pairs, config.max_tokens)
-        val_batches = [batch.to(device) for batch in parts(map(collate, groups), self.ranks)]
+        groups = map(collate, batches_by_length(self.val_pairs, config.max_tokens))
+        val_batches = [batch.to(device) for batch in parts(groups, self.ranks)]
         clock = time.perf_counter() - self.seconds
         with self.progress_bar() as bar:
             feed = Feed(pairs, config, self.ranks)
