@@ -238,4 +238,4 @@ print(*sorted(name for name in sys.modules if name.startswith("transformer.")))
 """
     folder = Path(transformer.__file__).parent
     found = subprocess.check_output([sys.executable, "-c", code, str(folder)], text=True).split()
-    assert {name.split(".")[1] for name in found} == {"corpora", "files", "texts"}
+    assert {name.split(".")[1] for name in found} == {"corpora", "files", "ranks", "texts"}

@@ -259,7 +259,7 @@ class DistributedLoss:
             mine = batch.share * self.loss(model, batch, smoothing)
         total = mine.detach().clone()
         dist.all_reduce(total)
-        # DistributedDataParallel takes the mean of the gradients; the mean times `world` is the sum.
+        # DDP takes the mean of the gradients; the mean times the number of processes is the sum.
         return total + dist.get_world_size() * (mine - mine.detach())
 
 

@@ -215,8 +215,9 @@ class Run:
             batches = feed.steps(trainer.steps)
             while not self.ended():
                 self.losses.append(trainer.step(*(batch.to(device) for batch in next(batches))))
-                seconds = time.perf_counter() - clock
-                stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
+                stopped, self.seconds = self.ranks.largest(
+                    should_stop(), time.perf_counter() - clock
+                )
                 if stopped or self.ended() or trainer.steps % config.validate_every == 0:
                     self.validate(val_batches, feed.epoch_of(trainer.steps))
                 self.show(bar)
