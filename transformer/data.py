@@ -282,6 +282,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 BLANK = "is empty: there is nothing to translate"
+UNKNOWN = "has no character that the vocabulary knows"
 
 
 def problem_of(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> str:
@@ -289,7 +290,7 @@ def problem_of(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> str:
     if not text.strip():
         return BLANK
     if {UNK, tokenizer.token_to_id("▁")}.issuperset(ids):
-        return f"has no character that the vocabulary knows: {text[:40]!r}"
+        return f"{UNKNOWN}: {text[:40]!r}"
     return ""
 
 

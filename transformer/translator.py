@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from transformer.data import BLANK, decode, load_tokenizer
+from transformer.data import BLANK, UNKNOWN, decode, load_tokenizer
 from transformer.engines import CTranslate2Engine, Engine, OnnxEngine, PyTorchEngine, Search
 from transformer.engines.by_rules import RulesEngine
 from transformer.engines.ctranslate2 import current_ctranslate2
@@ -289,7 +289,6 @@ class PublishedTranslator(Translator):
         return LONGEST_PIECE * self.model.config.max_len
 
 
-UNKNOWN = "has no character that the vocabulary knows"
 LONGEST_PIECE = 100
 """Characters of a token at most."""
 

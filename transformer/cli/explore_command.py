@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from transformer.cli.options import Commands, add_model_option, finite, positive
+from transformer.cli.options import Commands, add_beam_options, add_model_option
 from transformer.cli.translate_command import argument
 from transformer.files import check_writable
 from transformer.translator import Translator
@@ -16,18 +16,7 @@ def add_explore(commands: Commands) -> None:
     )
     command.add_argument("sentence", nargs="?", help="the sentence to translate")
     add_model_option(command)
-    command.add_argument(
-        "--beam",
-        type=positive,
-        default=5,
-        help="hypotheses at each step (default: 5); 1 is greedy search",
-    )
-    command.add_argument(
-        "--length-penalty",
-        type=finite,
-        default=1.0,
-        help="hypotheses are ranked by log-probability / length ** this (default: 1.0)",
-    )
+    add_beam_options(command)
     command.add_argument(
         "-o",
         "--out",

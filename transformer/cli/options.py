@@ -92,18 +92,7 @@ def add_search_options(command: argparse.ArgumentParser) -> None:
         metavar=("SRC", "TGT"),
         help="languages of published weights that have many (such as en it)",
     )
-    command.add_argument(
-        "--beam",
-        type=positive,
-        default=5,
-        help="hypotheses for each sentence (default: 5); 1 is greedy search",
-    )
-    command.add_argument(
-        "--length-penalty",
-        type=finite,
-        default=1.0,
-        help="hypotheses are ranked by log-probability / length ** this (default: 1.0)",
-    )
+    add_beam_options(command)
     command.add_argument(
         "--min-len",
         type=int,
@@ -124,6 +113,22 @@ def add_search_options(command: argparse.ArgumentParser) -> None:
         help="of the weights (default: fp32); bf16 with pytorch, int8 with ctranslate2",
     )
     add_device_option(command)
+
+
+def add_beam_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of beam search."""
+    command.add_argument(
+        "--beam",
+        type=positive,
+        default=5,
+        help="hypotheses for each sentence (default: 5); 1 is greedy search",
+    )
+    command.add_argument(
+        "--length-penalty",
+        type=finite,
+        default=1.0,
+        help="hypotheses are ranked by log-probability / length ** this (default: 1.0)",
+    )
 
 
 def search_of(options: argparse.Namespace, n_best: int = 1, scores: bool = False) -> Search:
