@@ -559,7 +559,8 @@ def save_pretrained(
 # assert min(moved.values()) > 0.01
 
 # %% tags=["active-ipynb"]
-# plot_bars(moved, ylabel="mean change of a logit", title="One option switched off")
+# labelled = {name.replace(" ", "\n"): round(mean, 2) for name, mean in moved.items()}
+# plot_bars(labelled, ylabel="mean change of a logit", title="One option switched off")
 
 # %% [markdown]
 # Every one breaks the model, and none says so: the shapes are right. Even GELU for SiLU, two
