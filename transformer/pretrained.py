@@ -559,7 +559,9 @@ def save_pretrained(
 # assert min(moved.values()) > 0.01
 
 # %% tags=["active-ipynb"]
-# labelled = {name.replace(" ", "\n"): round(mean, 2) for name, mean in moved.items()}
+# from textwrap import fill
+#
+# labelled = {fill(name, 14): round(mean, 2) for name, mean in moved.items()}
 # plot_bars(labelled, ylabel="mean change of a logit", title="One option switched off")
 
 # %% [markdown]
