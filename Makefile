@@ -30,7 +30,7 @@ PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pai
 NAME ?= mine
 
 .PHONY: help course lab start test quick lint types sync notebooks figures pages test-notebooks learners \
-  test-everywhere coverage wheel mutants constraints bench curves quality processes large clean
+  test-everywhere coverage wheel mutants constraints bench curves precision quality processes large clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -111,7 +111,7 @@ wheel: $(INSTALLED) ## build the package, install it into an empty environment, 
 	@$(RUN) -m build --outdir dist >/dev/null
 	@$(RUN) -m twine check --strict dist/*
 	@diff <(find transformer -name '*.py' -o -name '*.sha256' -o -name py.typed -o -name '*.json' -o -name '*.safetensors' \
-	    -o -path 'transformer/explorer/page/*' | sort) \
+	    -o -name '*.toml' -o -path 'transformer/explorer/page/*' | sort) \
 	  <($(RUN) -m zipfile -l dist/*.whl | sed -n 's|^\(transformer/[^ ]*\).*|\1|p' | sort) \
 	  || { echo "The wheel (>) does not hold the package (<)." >&2; exit 1; }
 	@echo "Trying the wheel …"
@@ -140,10 +140,15 @@ curves: $(PEERS) ## time and memory against length, batch, width and depth, into
 	@$(RUN) -m benchmarks.curves
 	@$(RUN) -m benchmarks.draw
 
-quality: $(PEERS) ## BLEU by precision, in training and in translating, into benchmarks/ (half an hour)
-	@$(RUN) -m benchmarks.quality
+precision: $(PEERS) ## BLEU by precision, in training and in translating, into benchmarks/ (half an hour)
+	@$(RUN) -m benchmarks.precision
 	@$(RUN) -m benchmarks.draw
 
+RECIPE ?= multi30k-en-de
+SEEDS ?= 1 2 3
+
+quality: $(INSTALLED) ## BLEU of a recipe over seeds, into benchmarks/ and the README (two hours; RECIPE=… SEEDS=…)
+	@$(RUN) -m benchmarks.quality --recipe $(RECIPE) --seed $(SEEDS) --table
 processes: $(INSTALLED) ## one process with two threads or two with one, also beside a busy loop (ten minutes)
 	@$(RUN) -m benchmarks.processes
 

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import quality, results
+from benchmarks import precision, quality, results
 from benchmarks.adapters import SYSTEMS
 from benchmarks.work import SIZES, WORKS
 from transformer.files import atomic_write
@@ -182,9 +182,11 @@ def main(folder: Path = results.HERE, readme: Path = README) -> int:
             put_into(readme, markdown(found["rows"]))
     for path in sorted(folder.glob("curves*.json")):
         draw_curves(json.loads(path.read_text()), path.with_suffix(".svg"))
+    if (path := folder / "precision.json").is_file():
+        table = precision.markdown(json.loads(path.read_text())["rows"])
+        put_into(folder / "README.md", table, "precision")
     if (path := folder / "quality.json").is_file():
-        table = quality.markdown(json.loads(path.read_text())["rows"])
-        put_into(folder / "README.md", table, "quality")
+        put_into(readme, quality.markdown(quality.read(path)), "quality")
     return 0
 
 

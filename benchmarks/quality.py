@@ -1,138 +1,228 @@
-"""Scores by precision: translators trained on Multi30k in float32 and in bfloat16.
+"""The quality of a recipe: train, choose on the validation split, and score the test set once.
 
-Each translates the test set with every engine and precision. The trainings differ only in precision
-and seed, so the difference between seeds shows how much of a difference is chance.
+`python -m benchmarks.quality --recipe multi30k-en-de --seed 1 2 3 -- --simcut 3` trains three
+times; what follows `--` goes to `python -m transformer train`. Every score is a row of
+quality.json.
 """
 
 import argparse
-import io
 import json
-import math
-import os
-import statistics
+import re
 import sys
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import torch
 
-from benchmarks import machine, results
-from benchmarks.timing import in_fresh_process
-from benchmarks.work import DTYPES
+from transformer.cli import main as run_command
 from transformer.corpora import multi30k
 from transformer.cpu.process import tune_allocator
 from transformer.files import atomic_write
-from transformer.metrics import scores
-from transformer.recipes import MULTI30K, fit
+from transformer.metrics import mean_and_spread, moses_tokens, scores
+from transformer.recipes import Recipe, checkpoints, read_recipe, read_run
 from transformer.translator import Translator
 
-ENGINES = (
-    ("pytorch", "fp32"),
-    ("pytorch", "bf16"),
-    ("ctranslate2", "fp32"),
-    ("ctranslate2", "int8"),
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+PATH = HERE / "quality.json"
+KEY = ("recipe", "change", "pair", "seed", "test_set", "metric", "search")
+MOSES = "BLEU, lowercased Moses tokens"
+COLUMNS = (
+    ("val", MOSES, "validation, Moses"),
+    ("test_2016_flickr", MOSES, "test 2016, Moses"),
+    ("test_2016_flickr", "BLEU", "cased"),
+    ("test_2016_flickr", "chrF", "chrF"),
 )
-BEAM_SIZE = 5
-HEADER = """\
-| trained in | translated by | BLEU | chrF | same as in fp32 | validation loss |
-|---|---|---|---|---|---|"""
+"""Test set, metric and title of what the table shows."""
 
 
-def train(out: Path, precision: str, seed: int, steps: int, folder: str | None) -> float:
-    """Train a translator with the preset of Multi30k, on one thread; return its best loss."""
-    torch.set_num_threads(1)
-    tune_allocator()
-    training = replace(MULTI30K.training, seed=seed, steps=steps)
-    preset = replace(MULTI30K, training=training, minutes=math.inf)
-    with redirect_stderr(io.StringIO()):  # the progress bars of two trainings would mix
-        history = fit(multi30k(folder=folder), out, preset, precision=precision)
-    return min(row["val_loss"] for row in history)
+# --- training and scoring -------------------------------------------------------------------------
 
 
-def translate_all(model: Path, pairs: Sequence[tuple[str, str]]) -> list[dict]:
-    """Translate a test set with every engine in every precision, and score it."""
+def train(options: argparse.Namespace, seed: int, folder: Path) -> int:
+    """Train by a recipe with changed options, or go on where it stopped; return the status."""
+    command = ["train", "--recipe", options.recipe, "--seed", str(seed), "--out", str(folder)]
+    command += ["--device", options.device]
+    command += ["--folder", options.folder] if options.folder else []
+    command += ["--resume"] if checkpoints(folder) else []
+    return run_command([*command, *options.changes])
+
+
+def pairs_of(recipe: Recipe, test_set: str, data: str | None) -> list[tuple[str, str]]:
+    """Return the pairs of "val" or of a test set of the recipe's corpus."""
+    if recipe.corpus != "multi30k":
+        raise ValueError(f"recipe {recipe.name} is for {recipe.corpus}: only Multi30k is scored")
+    split = "test_2016_flickr" if test_set == "val" else test_set
+    corpus = multi30k(recipe.src or "en", recipe.tgt or "de", data, test=split)
+    return corpus.val if test_set == "val" else corpus.test
+
+
+def score_rows(folder: Path, pairs: Sequence[tuple[str, str]], test_set: str, tgt: str) -> list:
+    """Translate a set as the model says, keep the translations, and return a row a metric."""
     sources, references = zip(*pairs)
-    rows = []
-    exact: list[str] = []
-    for engine, precision in ENGINES:
-        translator = Translator.load(model, engine=engine, precision=precision)
-        translations = translator.translate(sources, BEAM_SIZE)
-        exact = exact or translations
-        same = sum(map(str.__eq__, translations, exact)) / len(exact)
-        found = scores(translations, references)
-        rows.append({"engine": engine, "precision": precision, "same": same} | found)
-    return rows
+    translator = Translator.load(folder)
+    translations = translator.translate(sources, progress=True)
+    text = "".join(f"{line}\n" for line in translations)
+    atomic_write(folder / f"{test_set}.txt", text.encode())
+    plain = scores(translations, references)
+    tokens = scores(moses_tokens(translations, tgt), moses_tokens(references, tgt), "none")
+    bleu, chrf = plain["signatures"]
+    found = {
+        "BLEU": (plain["BLEU"], bleu),
+        "chrF": (plain["chrF"], chrf),
+        MOSES: (tokens["BLEU"], tokens["signatures"][0]),
+    }
+    search = translator.search
+    words = f"beam {search.beam_size}, length penalty {search.length_penalty:g}"
+    return [
+        {"test_set": test_set, "metric": metric, "signature": signature, "score": score}
+        | {"search": words}
+        for metric, (score, signature) in found.items()
+    ]
+
+
+def about(folder: Path, device: str) -> dict:
+    """Return what a run took: minutes, steps, its lowest validation loss, and on what."""
+    saved = read_run(checkpoints(folder)[-1])
+    return {
+        "minutes": round(saved.seconds / 60, 1),
+        "steps": saved.history[-1]["step"],
+        "val_loss": round(min(row["val_loss"] for row in saved.history), 4),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def measure(options: argparse.Namespace, seed: int) -> int:
+    """Train with one seed, score, and add the rows; return the status of the training."""
+    recipe = read_recipe(options.recipe)
+    changes = options.changes
+    name = re.sub(r"[^\w.]+", "-", " ".join([recipe.name, *changes]))
+    folder = options.runs / f"{name}-{seed}"
+    if status := train(options, seed, folder):
+        return status
+    run = {
+        "recipe": recipe.name,
+        "change": change_of(changes),
+        "pair": f"{recipe.src}-{recipe.tgt}",
+        "seed": seed,
+    } | about(folder, options.device)
+    for test_set in ("val", *options.tests):
+        pairs = pairs_of(recipe, test_set, options.folder)
+        rows = score_rows(folder, pairs, test_set, recipe.tgt or "en")
+        add(options.out, [run | row for row in rows])
+        for row in rows:
+            print(f"{name} seed {seed} {test_set}: {row['score']:.2f} {row['metric']}", flush=True)
+    return 0
+
+
+def change_of(changes: Sequence[str]) -> str:
+    """Return changed options in words: `--simcut 3 --n-layers 3` is "simcut 3, n-layers 3"."""
+    return " ".join(changes).replace(" --", ", ").removeprefix("--")
+
+
+# --- the file and its table -----------------------------------------------------------------------
+
+
+def read(path: Path = PATH) -> list[dict]:
+    """Return the rows so far."""
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+
+
+def add(path: Path, rows: Sequence[dict]) -> None:
+    """Add rows; a row of the same measurement is replaced."""
+    table = {key(row): row for row in [*read(path), *rows]}
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in table.values())
+    atomic_write(path, f'{{\n "rows": [\n{lines}\n ]\n}}\n'.encode())
+
+
+def key(row: dict) -> tuple:
+    """Return the fields that two rows of the same measurement share."""
+    return tuple(row[name] for name in KEY)
 
 
 def markdown(rows: Sequence[dict]) -> str:
-    """Return a table with a line for each way to train and translate: means and single BLEUs."""
-    lines = [HEADER]
-    for trained, (engine, precision) in product(DTYPES, ENGINES):
-        found = results.pick(rows, trained=trained, engine=engine, precision=precision)
-        if not found:
-            continue
-        columns = ("BLEU", "chrF", "same", "val_loss")
-        bleu, chrf, same, loss = ([row[name] for row in found] for name in columns)
+    """Return a table with a line for each recipe and change: means over seeds, and spreads."""
+    titles = ["recipe", "pair", "seeds", "minutes", "validation loss", *(c[2] for c in COLUMNS)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name in dict.fromkeys((row["recipe"], row["change"], row["pair"]) for row in rows):
+        found = [row for row in rows if (row["recipe"], row["change"], row["pair"]) == name]
+        runs = {row["seed"]: row for row in found}.values()
         cells = [
-            trained,
-            f"{engine}, {precision}",
-            f"{statistics.mean(bleu):.2f} ({', '.join(f'{value:.2f}' for value in bleu)})",
-            f"{statistics.mean(chrf):.2f}",
-            f"{statistics.mean(same):.1%}",
-            f"{statistics.mean(loss):.3f}",
+            ", ".join(filter(None, name[:2])),
+            name[2].replace("-", "→"),
+            str(len(runs)),
+            f"{mean_and_spread([row['minutes'] for row in runs])[0]:.0f}",
+            f"{mean_and_spread([row['val_loss'] for row in runs])[0]:.3f}",
+            *(cell(found, test_set, metric) for test_set, metric, _ in COLUMNS),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def cell(rows: Sequence[dict], test_set: str, metric: str) -> str:
+    """Return the mean over seeds and, with several of them, the standard deviation."""
+    found = [r["score"] for r in rows if (r["test_set"], r["metric"]) == (test_set, metric)]
+    if not found:
+        return ""
+    mean, spread = mean_and_spread(found)
+    return f"{mean:.2f} ± {spread:.2f}" if len(found) > 1 else f"{mean:.2f}"
+
+
+def put_into_readme(rows: Sequence[dict], path: Path = README) -> None:
+    """Write the table between its markers."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition("<!-- quality -->")
+    _, end, after = rest.partition("<!-- /quality -->")
+    if end:
+        atomic_write(path, f"{before}{begin}\n\n{markdown(rows)}\n\n{end}{after}".encode())
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     command = argparse.ArgumentParser(
-        prog="python -m benchmarks.quality", description=__doc__.splitlines()[0]
+        prog="python -m benchmarks.quality",
+        description=__doc__.splitlines()[0],
+        epilog="What follows -- goes to `python -m transformer train`.",
     )
+    command.add_argument("--recipe", help="name or path of a recipe")
+    command.add_argument("--seed", type=int, nargs="+", default=[1], help="(default: 1)")
     command.add_argument(
-        "--steps", type=int, default=3_000, help="of each training (default: 3000)"
+        "--tests",
+        nargs="*",
+        default=["test_2016_flickr"],
+        help="test sets to score (default: test_2016_flickr); none to choose among settings",
     )
-    command.add_argument(
-        "--seeds", type=int, default=2, help="trainings in each precision (default: 2)"
-    )
+    command.add_argument("--device", default="cpu", help="where to train (default: cpu)")
     command.add_argument(
         "--folder", help="folder with raw/ of Multi30k, instead of a download ($MULTI30K)"
     )
     command.add_argument(
-        "--out", type=Path, default=results.default_path(name="quality"), help="file of results"
+        "--runs", type=Path, default=Path("runs/quality"), help="(default: runs/quality)"
+    )
+    command.add_argument("--out", type=Path, default=PATH, help="file of results")
+    command.add_argument(
+        "--table", action="store_true", help="also write the table into the README"
     )
     return command
 
 
-def main() -> int:
-    """Train, translate and write the scores; without a corpus print one sentence and return 1."""
-    options = parser().parse_args()
-    try:
-        pairs = multi30k(folder=options.folder).test
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    runs = [*product(DTYPES, range(options.seeds))]
-    rows = []
-    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(os.cpu_count()) as pool:
-        folders = [Path(place) / f"{precision}-{seed}" for precision, seed in runs]
-
-        def train_in_process(run: tuple[str, int], out: Path) -> float:
-            return in_fresh_process(train, out, *run, options.steps, options.folder)
-
-        losses = pool.map(train_in_process, runs, folders)
-        for (trained, seed), folder, loss in zip(runs, folders, losses):
-            about = {"trained": trained, "seed": seed, "steps": options.steps, "val_loss": loss}
-            rows += [about | row for row in translate_all(folder, pairs)]
-            print(markdown(rows), flush=True)
-    text = json.dumps({"versions": machine.versions(), "rows": rows}, indent=1)
-    atomic_write(options.out, f"{text}\n".encode())
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and score with each seed; return the status of the first training that failed."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser().parse_args(arguments[:split])
+    options.changes = arguments[split + 1 :]
+    tune_allocator()
+    for seed in options.seed if options.recipe else ():
+        if status := measure(options, seed):
+            return status
+    print(markdown(read(options.out)))
+    if options.table:
+        put_into_readme(read(options.out))
     return 0
 
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from transformer import (
+    alignment,
     corpora,
     data,
     distributed,
@@ -54,12 +55,14 @@ from transformer.model import (
 from transformer.multi_head import MultiHeadAttention, head_weights
 from transformer.positional_encoding import PositionalEncoding, sinusoidal_positions
 from transformer.residual_norm import LayerNorm, PostNorm, PreNorm, layer_norm
+from transformer.sampling import sample_translations
 from transformer.translator import (
     Translator,
     check_engine,
     groups_by_length,
     model_folder,
     published_place,
+    read_search,
     round_up,
 )
 
@@ -526,8 +529,16 @@ def search_fast(w: World) -> None:
     "metrics.scores",
     "metrics.bleu_metric",
     "metrics.check_aligned",
+    "metrics.paired_bootstrap",
+    "metrics.mean_and_spread",
+    "metrics.minimum_risk",
+    "metrics.sentence_chrf",
 )
 def score(w: World) -> None:
+    metrics.paired_bootstrap(w.texts, w.texts[::-1], w.texts, samples=10)
+    metrics.mean_and_spread([1.0, 2.0])
+    metrics.minimum_risk(w.texts)
+    metrics.sentence_chrf(*w.texts[:2])
     metrics.check_aligned(w.texts, w.texts)
     metrics.bleu_metric("13a")
     for metric in (metrics.bleu, metrics.chrf, metrics.exact_match, metrics.scores):
@@ -595,6 +606,12 @@ def read_corpora(w: World) -> None:
 @calls(
     "recipes.fit",
     "recipes.Preset",
+    "recipes.Decoding",
+    "recipes.Recipe",
+    "recipes.Techniques",
+    "recipes.read_recipe",
+    "recipes.recipe_names",
+    "recipes.settings_of",
     "recipes.SavedRun",
     "recipes.checkpoints",
     "recipes.corpus_hash",
@@ -607,6 +624,9 @@ def read_corpora(w: World) -> None:
 )
 def fit_a_corpus(w: World) -> None:
     recipes.fit(w.corpus, w.folder, w.preset)
+    for name in recipes.recipe_names():
+        recipes.settings_of(recipes.read_recipe(name).preset)
+    recipes.Techniques(simcut=1.0).loss()
     newest = recipes.checkpoints(w.folder)[-1]
     recipes.fit(w.corpus, w.folder, replace(w.preset), resume=newest)
     saved = recipes.read_run(newest)
@@ -631,6 +651,8 @@ def save_translator(w: World) -> Path:
     "translator.check_engine",
     "translator.groups_by_length",
     "translator.model_folder",
+    "translator.read_search",
+    "sampling.sample_translations",
     "translator.round_up",
     "reader.warn_about",
     "reader.read_texts",
@@ -652,7 +674,14 @@ def translate(w: World) -> None:
     data.problem_of(w.tokenizer, "the cat", rows[0])
     check_engine("pytorch", "fp32", "cpu")
     groups_by_length(rows, round_up(20, 16))
-    model_folder(save_translator(w))
+    read_search(model_folder(save_translator(w)))
+    sample_translations(translator, w.texts, 2)
+
+
+@calls("alignment.attention_rows", "alignment.cross_attention_weights")
+def look_at_attention(w: World) -> None:
+    alignment.cross_attention_weights(w.model, w.src, w.tgt)
+    list(alignment.attention_rows(w.model, w.tokenizer, PAIRS))
 
 
 @calls(draws=BOTH)

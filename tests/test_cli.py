@@ -70,7 +70,7 @@ def complaint(capsys, *arguments: object) -> str:
 
 def test_training_leaves_a_translator_a_curve_and_its_picture(model):
     assert {path.name for path in model.iterdir()} >= {
-        "config.json", "model.safetensors", "tokenizer.json", "history.json", "history.png"
+        "config.json", "model.safetensors", "tokenizer.json", "history.json", "history.svg"
     }  # fmt: skip
     assert json.loads((model / "history.json").read_text())[-1]["step"] == 3
 

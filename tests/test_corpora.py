@@ -4,14 +4,14 @@ import gzip
 import hashlib
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import pairwise, permutations, product
 from pathlib import Path
 
 import pytest
 
 import transformer.corpora
 from transformer.corpora import Corpus, multi30k, read_pairs, text_files
-from transformer.corpora.multi30k import HOST, multi30k_file
+from transformer.corpora.multi30k import HOST, TEST_SETS, WITHOUT_CZECH, multi30k_file
 from transformer.files import downloader
 from transformer.texts import read_lines
 
@@ -76,12 +76,32 @@ def test_a_corpus_knows_the_line_of_each_pair_and_says_what_it_left_out(tmp_path
     assert Corpus("x", [("a", "b")], []).where("train", 0) == "pair 1 of train"
 
 
-def test_every_test_set_of_multi30k_is_reached_by_its_name(tmp_path) -> None:
-    for split in ("train", "val", "test_2018_flickr"):
-        for language in ("en", "cs"):
+LANGUAGES = ("en", "de", "fr", "cs")
+
+
+@pytest.mark.parametrize("test", TEST_SETS)
+@pytest.mark.parametrize("pair", [*permutations(LANGUAGES, 2)])
+def test_every_test_set_of_multi30k_is_reached_by_its_name(tmp_path, test, pair) -> None:
+    for split in ("train", "val", test):
+        for language in pair:
             write(tmp_path / f"raw/{split}.{language}.gz", [f"{language} {split}"])
-    corpus = multi30k("en", "cs", tmp_path, test="test_2018_flickr")
-    assert corpus.test == [("en test_2018_flickr", "cs test_2018_flickr")]
+    if "cs" in pair and "2017" in test:
+        words = f"{test} of Multi30k is not in Czech, only test_2016_flickr, test_2018_flickr"
+        with pytest.raises(ValueError, match=words):
+            multi30k(*pair, tmp_path, test=test)
+    else:
+        corpus = multi30k(*pair, tmp_path, test=test)
+        assert corpus.test == [tuple(f"{language} {test}" for language in pair)]
+
+
+def test_the_test_sets_of_multi30k_are_those_that_it_publishes() -> None:
+    table = (Path(transformer.corpora.__file__).parent / "multi30k.sha256").read_text()
+    for test, language in product(TEST_SETS, LANGUAGES):
+        there = f"raw/{test}.{language}.gz" in table
+        assert there == (language != "cs" or test not in WITHOUT_CZECH)
+
+
+def test_a_test_set_that_there_is_not_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"has the test sets test_2016_flickr, .* not 'test_1999'"):
         multi30k("en", "cs", tmp_path, test="test_1999")
 

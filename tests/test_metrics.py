@@ -1,11 +1,24 @@
 """Scores are sacrebleu's, say how they were computed, and are refused for lists that differ."""
 
 import logging
+import os
 import sys
 
 import pytest
+from sacrebleu.metrics import CHRF
 
-from transformer.metrics import bleu, chrf, exact_match, moses_tokens, scores
+from transformer.corpora import multi30k
+from transformer.metrics import (
+    bleu,
+    chrf,
+    exact_match,
+    mean_and_spread,
+    minimum_risk,
+    moses_tokens,
+    paired_bootstrap,
+    scores,
+    sentence_chrf,
+)
 
 REFERENCES = ["the cat is on the mat", "yes"]
 HYPOTHESES = ["the cat is on the mat", "no"]
@@ -102,3 +115,82 @@ def test_a_missing_sacremoses_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(ValueError, match=r"^Moses tokens need .*: pip install sacremoses$"):
         moses_tokens(["a"], "en")
+
+
+@pytest.mark.skipif("MULTI30K" not in os.environ, reason="$MULTI30K names no copy of Multi30k")
+@pytest.mark.parametrize("side", [0, 1])
+def test_moses_tokens_are_those_that_multi30k_publishes(side: int) -> None:
+    raw = [pair[side] for pair in multi30k().test]
+    assert moses_tokens(raw, ("en", "de")[side]) == [p[side] for p in multi30k(tokenized=True).test]
+
+
+# --- differences and seeds ------------------------------------------------------------------------
+
+SEEN = [f"the {a} {b} sees the {c}" for a in ("red", "old") for b in "xyz" for c in "uvw"]
+WORSE = [text.replace("sees", "sieht") if i % 3 else text for i, text in enumerate(SEEN)]
+
+
+def test_a_bootstrap_tells_a_large_difference_from_none() -> None:
+    found = paired_bootstrap(SEEN, WORSE, SEEN, samples=200)
+    for name in ("BLEU", "chrF"):
+        assert found[name].difference == round(found[name].score - found[name].other, 2) > 5
+        assert found[name].p < 0.02
+    same = paired_bootstrap(WORSE, WORSE, SEEN, samples=200)
+    assert same["BLEU"].difference == 0
+    assert same["BLEU"].p > 0.9
+    assert paired_bootstrap(WORSE, WORSE, SEEN, samples=200) == same
+
+
+def test_a_bootstrap_has_sacrebleus_scores() -> None:
+    found = paired_bootstrap(WORSE, SEEN, SEEN, samples=50)
+    assert found["BLEU"].score == scores(WORSE, SEEN)["BLEU"]
+    assert found["chrF"].score == scores(WORSE, SEEN)["chrF"]
+    assert found["BLEU"].other == 100
+    assert found["BLEU"].interval > 0
+
+
+def test_outputs_of_another_test_set_are_refused() -> None:
+    with pytest.raises(ValueError, match="17 hypotheses and 18 references"):
+        paired_bootstrap(SEEN, WORSE[1:], SEEN)
+
+
+def test_scores_of_seeds_have_a_mean_and_a_spread() -> None:
+    assert mean_and_spread([40.0, 41.0, 42.0]) == (41.0, 1.0)
+    assert mean_and_spread([40.0]) == (40.0, 0.0)
+    with pytest.raises(ValueError, match="no score"):
+        mean_and_spread([])
+
+
+# --- minimum risk ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "reference"),
+    [
+        ("ein Hund läuft", "ein Hund rennt über die Wiese"),
+        ("ein Hund läuft über die Wiese", "ein Hund"),
+        ("ab", "ab"),
+        ("a", "abcdefgh"),
+        ("xyz", "uvw"),
+        ("aaaa", "aa a"),
+        ("", "a b"),
+    ],
+)
+def test_chrf_of_a_sentence_is_sacrebleus(hypothesis: str, reference: str) -> None:
+    want = CHRF().sentence_score(hypothesis, [reference]).score
+    assert sentence_chrf(hypothesis, reference) == pytest.approx(want, abs=1e-9)
+
+
+def test_the_candidate_most_like_the_others_is_chosen() -> None:
+    candidates = ["a man sings", "the dog runs", "the dog ran", "a dog runs", "the dog runs"]
+    assert minimum_risk(candidates) == 1
+    means = [sum(sentence_chrf(a, b) for b in candidates) for a in candidates]
+    assert means.index(max(means)) == 1
+    assert minimum_risk(["one"]) == 0
+    with pytest.raises(ValueError, match="no candidate"):
+        minimum_risk([])
+
+
+def test_a_candidate_that_occurs_often_weighs_more() -> None:
+    assert minimum_risk(["xx", "yy", "yy"]) == 1
+    assert minimum_risk(["xx", "xx", "yy"]) == 0

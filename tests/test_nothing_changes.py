@@ -29,8 +29,18 @@ from transformer.fast_training import chunked_loss, optimize_for_cpu
 from transformer.model import Config, Transformer
 from transformer.multi_head import head_weights
 
-MODULES = [*CHAPTERS, "files", "metrics", "reader", "texts", "translator"]
-PACKAGES = ["corpora", "engines", "recipes", "checks", "course", "zoo", "example", "explorer"]
+MODULES = [*CHAPTERS, "alignment", "files", "reader", "sampling", "texts", "translator"]
+PACKAGES = [
+    "corpora",
+    "engines",
+    "metrics",
+    "recipes",
+    "checks",
+    "course",
+    "zoo",
+    "example",
+    "explorer",
+]
 EXEMPT = {
     "checks.CheckError": "an exception",
     "course.use_folder": "it is there to change the search path (tests/test_course_folder.py)",
@@ -46,6 +56,7 @@ EXEMPT = {
     "fast_decoding.AbsorbedCrossAttention": "a part of PackedDecoder, and run with it",
     "fast_decoding.PackedSource": "a part of PackedDecoder, and run with it",
     "fast_decoding.StaticCache": "a part of StaticDecoder, and run with it",
+    "metrics.Difference": "a tuple",
     "recipes.fine_tune": "needs the extra pretrained (tests/test_fine_tuning.py)",
     "pretrained.load_pretrained": "needs the extra pretrained (tests/test_pretrained.py)",
     "translator.PublishedTranslator": "needs the extra pretrained (tests/test_pretrained.py)",

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -37,6 +38,7 @@ from transformer.training import Trainer, TrainingConfig, learning_rate, save_ch
 from transformer.translator import Translator
 
 fit_module = importlib.import_module("transformer.recipes.fit")
+techniques_module = importlib.import_module("transformer.recipes.techniques")
 course = importlib.import_module("transformer.recipes.course")
 
 SHORT = dict(max_tokens=24, peak_lr=1e-2, warmup=4, ema_decay=0.9)
@@ -264,13 +266,13 @@ def test_fit_trains_and_validates_in_the_precision_it_is_given(
     tmp_path, monkeypatch, precision: str, enabled: bool
 ) -> None:
     seen = []
-    chunked_loss = fit_module.chunked_loss
+    chunked_loss = techniques_module.chunked_loss
 
     def watch(model: Transformer, batch, smoothing: float) -> Tensor:
         seen.append((model.training, torch.is_autocast_enabled("cpu")))
         return chunked_loss(model, batch, smoothing)
 
-    monkeypatch.setattr(fit_module, "chunked_loss", watch)
+    monkeypatch.setattr(techniques_module, "chunked_loss", watch)
     fit(make_corpus(), tmp_path, preset(steps=2), precision=precision)
     assert seen[:3] == [(True, enabled), (True, enabled), (False, enabled)]
 
@@ -323,7 +325,10 @@ def test_a_long_run_keeps_two_checkpoints_the_best_model_and_the_curve(tmp_path)
     assert names(tmp_path) == [
         *kept,
         "config.json",
+        "decoding.json",
         "history.json",
+        "history.svg",
+        "metrics.jsonl",
         "model.safetensors",
         "tokenizer.json",
     ]
@@ -528,7 +533,8 @@ def test_the_bar_fills_with_steps_or_with_the_minutes(
 def test_training_shows_how_far_it_is(tmp_path, capsys) -> None:
     history = fit(make_corpus(), tmp_path, preset(steps=3))
     shown = capsys.readouterr().err.rstrip()
-    assert shown.endswith(f"step 3, validation loss {history[-1]['val_loss']:.3f}")
+    loss = f"{history[-1]['val_loss']:.3f}"
+    assert re.search(rf"step 3, [\d,]+ tokens/s, validation loss {loss}$", shown)
     assert "training 100%" in shown
 
 

@@ -255,6 +255,7 @@ def requirements() -> set[str]:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *extras["course"], *extras["dev"]]
+    lines = [line for line in lines if "python_version <" not in line]  # conda has a newer Python
     parts = [re.match(r"([\w-]+)(?:\[.*\])?(.*)", line.replace(" ", "")).groups() for line in lines]
     return {CONDA_NAMES.get(name, name) + constraint for name, constraint in parts}
 

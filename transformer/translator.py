@@ -1,5 +1,6 @@
 """A translator: a model, its vocabulary and an engine. Sentences in, sentences out."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -58,13 +59,21 @@ class Translator:
     """Translate sentences with a model and its vocabulary.
 
     `engine` searches; the default is `PyTorchEngine(model)`, which has the model's weights as they
-    are now. A translator can be copied and pickled.
+    are now. `search` is how it searches unless told otherwise. A translator can be copied and
+    pickled.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, engine: Engine | None = None):
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        engine: Engine | None = None,
+        search: Search = Search(),
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.engine = engine or PyTorchEngine(model)
+        self.search = search
 
     def __getstate__(self) -> dict:
         """Return what a copy needs; a copied tokenizer forgets that a typed </s> is text."""
@@ -93,7 +102,8 @@ class Translator:
 
         `engine` is pytorch, ctranslate2 or onnx; for the last two the model is exported into
         `engine_folder`, or into its own folder, when it is loaded for the first time. `precision`
-        is fp32, with pytorch also bf16, with ctranslate2 also int8. Raises FileNotFoundError if
+        is fp32, with pytorch also bf16, with ctranslate2 also int8. If the folder has a
+        decoding.json, the translator searches as it says. Raises FileNotFoundError if
         there is no such model, ValueError if a file is damaged, a package is missing, or engine,
         precision and device do not fit; OSError if the hub cannot be reached.
         """
@@ -112,45 +122,43 @@ class Translator:
         folder = model_folder(name)
         model = load_model(folder)
         tokenizer = load_tokenizer(folder / "tokenizer.json", model.config.vocab_size)
-        if engine == "ctranslate2":
-            exported = current_ctranslate2(
-                model, tokenizer, engine_folder or folder / "ctranslate2"
-            )
-            ready = CTranslate2Engine(exported, model.config, device, precision)
-            return cls(model, tokenizer, ready)
-        if engine == "onnx":
-            exported = current_onnx(model, engine_folder or folder / "onnx")
-            return cls(model, tokenizer, OnnxEngine(exported, model.config))
-        model = model.to(device)
-        return cls(model.bfloat16() if precision == "bf16" else model, tokenizer)
+        place = Path(engine_folder or folder / engine)
+        ready = exported_engine(engine, place, model, tokenizer, device, precision)
+        if ready is None:
+            model = model.to(device)
+            model = model.bfloat16() if precision == "bf16" else model
+        return cls(model, tokenizer, ready, read_search(folder))
 
     def translate(
         self,
         texts: Iterable[str],
-        beam_size: int = 5,
-        length_penalty: float = 1.0,
+        beam_size: int | None = None,
+        length_penalty: float | None = None,
         max_tokens: int = 4096,
         progress: bool = False,
         on_problem: OnProblem = warn_about,
     ) -> list[str]:
         """Return the translation of every text; a `beam_size` of 1 is greedy search.
 
-        The other arguments are those of `n_best`. A blank text has a blank translation, and so has
-        a text with a problem.
+        `beam_size` and `length_penalty` are those of `self.search` unless given. The other
+        arguments are those of `n_best`. A blank text has a blank translation, and so has a text
+        with a problem.
         """
-        search = Search(beam_size, length_penalty)
+        given = {"beam_size": beam_size, "length_penalty": length_penalty}
+        given = {name: value for name, value in given.items() if value is not None}
+        search = replace(self.search, **given)
         found = self.n_best(texts, search, max_tokens, progress, on_problem)
         return [translations[0].text if translations else "" for translations in found]
 
     def n_best(
         self,
         texts: Iterable[str],
-        search: Search = Search(),
+        search: Search | None = None,
         max_tokens: int = 4096,
         progress: bool = False,
         on_problem: OnProblem = warn_about,
     ) -> list[list[Translation]]:
-        """Return the best translations of every text, best first.
+        """Return the best translations of every text, best first; `search` is `self.search`.
 
         Each text is cleaned and read as one line. Texts of similar length are translated together,
         as many as have `max_tokens` source tokens, padding included and counted once for each
@@ -159,6 +167,7 @@ class Translator:
         `warn_about` warns, except of blanks, and `refuse` raises a ValueError.
         Raises ValueError for what is not a string.
         """
+        search = search or self.search
         rows = self.read(texts, on_problem)
         readable = [i for i, row in enumerate(rows) if row]
         lengths = [len(rows[i]) for i in readable]
@@ -212,6 +221,7 @@ class PublishedTranslator(Translator):
         self.model = model
         self.tokenizer = tokenizer
         self.engine = RulesEngine(model, rules)
+        self.search = Search(rules.beam_size, rules.length_penalty)
 
     def __getstate__(self) -> dict:
         return vars(self)
@@ -238,29 +248,6 @@ class PublishedTranslator(Translator):
             rules = replace(rules, first_id=tokenizer.first_id)
         model = model.to(device)
         return cls(model.bfloat16() if precision == "bf16" else model, tokenizer, rules)
-
-    def translate(
-        self,
-        texts: Iterable[str],
-        beam_size: int | None = None,
-        length_penalty: float | None = None,
-        max_tokens: int = 4096,
-        progress: bool = False,
-        on_problem: OnProblem = warn_about,
-    ) -> list[str]:
-        """Return the translation of every text.
-
-        Beam and length penalty are the checkpoint's own unless they are given.
-        """
-        rules = self.engine.rules
-        return super().translate(
-            texts,
-            beam_size or rules.beam_size,
-            rules.length_penalty if length_penalty is None else length_penalty,
-            max_tokens,
-            progress,
-            on_problem,
-        )
 
     def read(self, texts: Iterable[str], on_problem: OnProblem) -> list[list[int]]:
         max_len = self.model.config.max_len
@@ -301,6 +288,35 @@ def published_place(name: str | Path) -> str | Path | None:
         if folder.is_dir():
             return None
     return name if is_hub_name(name) and not Path(name).parent.is_dir() else None
+
+
+def exported_engine(
+    engine: str, folder: Path, model: Transformer, tokenizer: Tokenizer, device: str, precision: str
+) -> Engine | None:
+    """Return an engine that reads what a model is exported to in `folder`; None for pytorch.
+
+    The model is exported if that is not done, or if it has changed since.
+    """
+    if engine == "ctranslate2":
+        exported = current_ctranslate2(model, tokenizer, folder)
+        return CTranslate2Engine(exported, model.config, device, precision)
+    if engine == "onnx":
+        return OnnxEngine(current_onnx(model, folder), model.config)
+    return None
+
+
+def read_search(folder: Path) -> Search:
+    """Return the search that decoding.json in `folder` describes, or the default one.
+
+    Raises ValueError if the file is damaged.
+    """
+    path = folder / "decoding.json"
+    if not path.is_file():
+        return Search()
+    try:
+        return Search(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error!s:.200})") from None
 
 
 def check_engine(engine: str, precision: str, device: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from transformer.cli.course_command import add_course
+from transformer.cli.diversify_command import add_diversify
 from transformer.cli.evaluate_command import add_evaluate
 from transformer.cli.explore_command import add_explore
 from transformer.cli.export_command import add_export
@@ -26,7 +27,15 @@ from transformer.ranks import Ranks, are_several, is_lost, joined
 
 __all__ = ["main"]
 
-COMMANDS = (add_train, add_translate, add_evaluate, add_explore, add_export, add_course)
+COMMANDS = (
+    add_train,
+    add_translate,
+    add_evaluate,
+    add_explore,
+    add_export,
+    add_diversify,
+    add_course,
+)
 SCRIPT = "transformer-course"
 """The command that is installed with the package."""
 USERS = (ValueError, OSError, ArithmeticError, MemoryError, torch.OutOfMemoryError)

@@ -46,5 +46,8 @@ def run_explore(options: argparse.Namespace) -> None:
     check_writable(options.out)
     sentence = argument(1, options.sentence)
     translator = Translator.load(options.model)
-    page = explore(translator, sentence, options.beam, options.length_penalty)
+    search = translator.search
+    beam = options.beam or search.beam_size
+    penalty = search.length_penalty if options.length_penalty is None else options.length_penalty
+    page = explore(translator, sentence, beam, penalty)
     print(page.save(options.out))

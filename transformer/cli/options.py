@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ def add_corpus_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--corpus",
         choices=PRESETS,
-        default="en-it",
         help="the embedded English-Italian corpus (default), Multi30k, or files of your own",
     )
     command.add_argument("--src", help="source language of Multi30k: en (default), de, fr, cs")
@@ -116,24 +116,32 @@ def add_search_options(command: argparse.ArgumentParser) -> None:
 
 
 def add_beam_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of beam search."""
+    """Add the options of beam search; what is not given is the translator's own."""
     command.add_argument(
         "--beam",
         type=positive,
-        default=5,
-        help="hypotheses for each sentence (default: 5); 1 is greedy search",
+        help="hypotheses for each sentence (default: the model's, 5 unless it was trained with "
+        "another); 1 is greedy search",
     )
     command.add_argument(
         "--length-penalty",
         type=finite,
-        default=1.0,
-        help="hypotheses are ranked by log-probability / length ** this (default: 1.0)",
+        help="hypotheses are ranked by log-probability / length ** this (default: the model's, 1.0 "
+        "unless it was trained with another)",
     )
 
 
-def search_of(options: argparse.Namespace, n_best: int = 1, scores: bool = False) -> Search:
-    """Return the search that the options describe."""
-    return Search(options.beam, options.length_penalty, n_best, options.min_len, scores)
+def search_of(
+    options: argparse.Namespace, default: Search = Search(), n_best: int = 1, scores: bool = False
+) -> Search:
+    """Return the search that the options describe; what they leave out is the `default`'s."""
+    chosen = given(options, ["length_penalty"])
+    if options.beam is not None:
+        chosen["beam_size"] = options.beam
+    # More hypotheses are wanted than the stored beam has: without --beam the beam is widened.
+    elif n_best > default.beam_size:
+        chosen["beam_size"] = n_best
+    return replace(default, n_best=n_best, min_len=options.min_len, scores=scores, **chosen)
 
 
 def add_problem_options(command: argparse.ArgumentParser) -> None:
@@ -199,6 +207,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"it must be at least 1, not {number}")
+    return number
+
+
+def natural(text: str) -> int:
+    """Return a whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"it must be at least 0, not {number}")
     return number
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from transformer.cli.diversify_command import add_pairs_option, with_pairs
 from transformer.cli.fine_tune_options import add_init, run_init
 from transformer.cli.options import (
     Commands,
@@ -18,7 +19,16 @@ from transformer.cli.options import (
     positive,
     read_corpus,
 )
-from transformer.corpora import Corpus
+from transformer.cli.recipe_options import (
+    add_recipe_option,
+    add_technique_options,
+    add_watching_options,
+    announce_settings,
+    use_recipe,
+    watches_of,
+    with_techniques,
+)
+from transformer.corpora import Corpus, read_pairs
 from transformer.files import cache_dir, read_tensors
 from transformer.model import Config
 from transformer.ranks import current, restarts
@@ -67,8 +77,10 @@ def add_train(commands: Commands) -> None:
         "has a faster preset of its own. A resumed run has the settings of its checkpoint; those "
         "that are given and differ are announced, and sizes cannot change.",
     )
+    add_recipe_option(command)
     add_corpus_options(command)
     add_init(command)
+    add_pairs_option(command)
     command.add_argument(
         "--out", help="folder for the model (default: in the cache, named after the corpus)"
     )
@@ -91,6 +103,8 @@ def add_train(commands: Commands) -> None:
         help="refuse pairs that are blank, unknown or too long, instead of leaving them out",
     )
     add_settings(command)
+    add_technique_options(command)
+    add_watching_options(command)
     command.set_defaults(run=run_train)
 
 
@@ -108,19 +122,24 @@ def add_settings(command: argparse.ArgumentParser) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a translator and leave it in a folder."""
+    recipe = use_recipe(options)
     if options.init:
         with stop_on_signals() as should_stop:
             return run_init(options, should_stop)
     if options.languages:
         raise ValueError("--languages are those of --init, which is not given")
-    preset = PRESETS[options.corpus]
-    precision = "auto"
+    preset = recipe.preset if recipe else PRESETS[options.corpus]
+    precision = recipe.precision if recipe else "auto"
     if not options.resume and not options.checkpoint:
+        if recipe:
+            announce_settings(options, recipe)
         changed_preset(preset, options)  # raises before a corpus is read or downloaded
     corpus = read_corpus(options)
+    if options.add:
+        corpus = with_pairs(corpus, read_pairs(*options.add))
     folder = Path(options.out) if options.out else cache_dir() / corpus.name
     with only_run(folder), stop_on_signals() as should_stop:
-        resume = agreed_checkpoint(folder, options, corpus)
+        resume = agreed_checkpoint(folder, options, corpus, preset, precision)
         if resume:
             saved = read_run(resume)
             preset = saved.preset
@@ -136,9 +155,14 @@ def run_train(options: argparse.Namespace) -> None:
             should_stop=should_stop,
             longest=options.skip_long,
             strict=options.strict,
+            samples=options.samples,
+            watches=watches_of(options, folder),
         )
-        if current().is_first:
-            draw_curves(history, folder)
+    announce_result(history, folder)
+
+
+def announce_result(history: list[dict], folder: Path) -> None:
+    """Say how good the translator has become, and where it is."""
     best = min(row["val_loss"] for row in history)
     print(
         f"best validation loss {best:.3f} nats a token; the translator is in {folder}",
@@ -164,10 +188,12 @@ def changed_preset(preset: Preset, options: argparse.Namespace) -> Preset:
         **given(options, ["vocab_size"]),
     )
     preset.model_config(preset.vocab_size)  # raises for impossible sizes
-    return preset
+    return with_techniques(preset, options)
 
 
-def agreed_checkpoint(folder: Path, options: argparse.Namespace, corpus: Corpus) -> Path | None:
+def agreed_checkpoint(
+    folder: Path, options: argparse.Namespace, corpus: Corpus, preset: Preset, precision: str
+) -> Path | None:
     """Return the checkpoint that all processes go on from; None to start anew.
 
     Rank 0 chooses, because a folder on the network may not look the same everywhere at once. Raises
@@ -176,12 +202,15 @@ def agreed_checkpoint(folder: Path, options: argparse.Namespace, corpus: Corpus)
     ranks = current()
     found = None
     if ranks.is_first:
-        found = interrupted_run(folder, options, corpus) or resume_from(folder, options)
+        found = interrupted_run(folder, options, corpus, preset, precision)
+        found = found or resume_from(folder, options)
     found = ranks.from_first(found and str(found))
     return Path(found) if found else None
 
 
-def interrupted_run(folder: Path, options: argparse.Namespace, corpus: Corpus) -> Path | None:
+def interrupted_run(
+    folder: Path, options: argparse.Namespace, corpus: Corpus, preset: Preset, precision: str
+) -> Path | None:
     """Return the last checkpoint of the run that torchrun starts again after losing a process.
 
     The command is the same as at first, and --overwrite must not begin again. So a checkpoint is
@@ -191,8 +220,6 @@ def interrupted_run(folder: Path, options: argparse.Namespace, corpus: Corpus) -
     if not restarts() or options.resume or not found:
         return None
     saved = read_run(found[-1])
-    preset = PRESETS[options.corpus]
-    precision = "auto"
     if options.checkpoint:
         start = read_run(options.checkpoint)
         preset = start.preset
@@ -262,13 +289,3 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def draw_curves(history: list[dict], folder: Path) -> None:
-    """Draw the learning curve into the model's folder, if matplotlib is installed."""
-    try:
-        from transformer.plotting import plot_curves
-    except ImportError:
-        print("for a picture of the learning curve install the extra `course`", file=sys.stderr)
-    else:
-        plot_curves(history, path=folder / "history.png")

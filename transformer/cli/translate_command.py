@@ -62,9 +62,10 @@ def add_translate(commands: Commands) -> None:
 def run_translate(options: argparse.Namespace) -> None:
     """Print the translations as they come, one line for each line."""
     as_json = options.scores or options.n_best > 1
-    search = search_of(options, n_best=options.n_best, scores=as_json)
+    search_of(options, n_best=options.n_best)  # raises before a model is loaded
     problems = Problems(options.strict, options.copy_unknown)
     translator = load_translator(options)
+    search = search_of(options, translator.search, options.n_best, scores=as_json)
     with closing(given_to_all(sources(options, translator))) as groups:
         for lines in groups:
             problems.begin(lines)

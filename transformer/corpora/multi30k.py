@@ -15,7 +15,7 @@ COMMIT = "a3d2e0d26b56f3846f66a952536ffed4e401d05a"
 HOST = f"https://raw.githubusercontent.com/multi30k/dataset/{COMMIT}/"
 FOLDER = "data/task1/"  # in the repository
 TEST_SETS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
-"""Those of 2017 are not in Czech."""
+WITHOUT_CZECH = ("test_2017_flickr", "test_2017_mscoco")
 
 
 def multi30k(
@@ -33,6 +33,9 @@ def multi30k(
     """
     if test not in TEST_SETS:
         raise ValueError(f"Multi30k has the test sets {', '.join(TEST_SETS)}, not {test!r}")
+    if "cs" in (src, tgt) and test in WITHOUT_CZECH:
+        known = ", ".join(name for name in TEST_SETS if name not in WITHOUT_CZECH)
+        raise ValueError(f"{test} of Multi30k is not in Czech, only {known}")
     folder = folder or os.environ.get("MULTI30K")
     pattern = "tok/{}.lc.norm.tok.{}" if tokenized else "raw/{}.{}.gz"
 

@@ -8,16 +8,24 @@ from pathlib import Path
 from transformer.corpora import english_italian
 from transformer.files import atomic_write, cache_dir, folder_lock
 from transformer.recipes.fit import fit
-from transformer.recipes.presets import ENGLISH_ITALIAN
+from transformer.recipes.presets import ENGLISH_ITALIAN, Decoding
 from transformer.recipes.resuming import read_run, sizes_of
 from transformer.recipes.run_folder import STAMP, checkpoints, complete, holds_run
+from transformer.recipes.techniques import Techniques
 
 REVISION = 1  # raise it when a change of the code changes the translator
 
 
 def recipe_hash() -> str:
-    """Return a hash of what the translator is made by: its preset, and the revision of the code."""
-    return hashlib.sha256(repr((REVISION, ENGLISH_ITALIAN)).encode()).hexdigest()[:16]
+    """Return a hash of what the translator is made by: its preset, and the revision of the code.
+
+    Settings that are younger than this hash count only if they are not the default ones.
+    """
+    text = repr((REVISION, ENGLISH_ITALIAN))
+    for later in (Techniques(), Decoding()):
+        name = type(later).__name__.lower()
+        text = text.replace(f", {name}={later!r}", "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def trained_translator(name: str = "en-it") -> Path:

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,10 +25,9 @@ from transformer.data import (
     train_tokenizer,
 )
 from transformer.distributed import DistributedLoss, shard
-from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
+from transformer.fast_training import Loss, chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
 from transformer.ranks import Ranks, current
-from transformer.recipes.mapped import Feed
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -37,8 +36,11 @@ from transformer.recipes.resuming import (
     corpus_hash,
     read_run,
 )
-from transformer.recipes.run_folder import RunFolder, only_run
+from transformer.recipes.run_folder import RunFolder, only_run, restore_snapshots
+from transformer.recipes.streams import Stream, stream_of
+from transformer.recipes.techniques import Techniques
 from transformer.recipes.usable import usable_pairs
+from transformer.recipes.watching import Journal, Samples, Watch, has_stalled, in_words
 from transformer.training import (
     Trainer,
     TrainingConfig,
@@ -62,16 +64,20 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     longest: int | None = None,
     strict: bool = False,
+    samples: int = 0,
+    watches: Sequence[Watch] = (),
 ) -> list[dict]:
     """Train a translator into `folder` and return the learning curve, one row a validation.
 
     `folder` gets tokenizer.json, the averaged model with the lowest validation loss (config.json,
-    model.safetensors), the curve (history.json), and the last two checkpoints, one of which
-    `resume` may name. An old run in `folder` is replaced at the first validation, and a killed
-    process leaves the old translator or the new one. A resumed run takes its tokenizer from the
-    checkpoint, and says on standard error which settings have changed. When `should_stop` returns
-    True, a checkpoint is written and KeyboardInterrupt raised. The caller's random numbers are left
-    as they were.
+    model.safetensors), decoding.json, the curve (history.json and its picture history.svg), the
+    metrics as lines of JSON (metrics.jsonl), and the last two checkpoints, one of which `resume`
+    may name. At each validation so many `samples` of the validation split are translated, and each
+    of the `watches` is called with every line of the metrics. An old run in `folder` is replaced at
+    the first validation, and a killed process leaves the old translator or the new one. A resumed
+    run takes its tokenizer from the checkpoint, and says on standard error which settings have
+    changed. When `should_stop` returns True, a checkpoint is written and KeyboardInterrupt raised.
+    The caller's random numbers are left as they were.
 
     Pairs that are blank, unknown to the vocabulary or longer than the model's max_len are left out,
     and training pairs of more than `longest` tokens, too; how many is said on standard error. With
@@ -92,7 +98,10 @@ def fit(
         torch.manual_seed(preset.training.seed)
         model = Transformer(preset.model_config(tokenizer.get_vocab_size())).to(device)
         pairs, val_pairs = pairs_of(corpus, tokenizer, model.config.max_len, longest, strict)
-        trainer = fast_trainer(model, preset.training, precision)
+        techniques = preset.techniques
+        trainer = fast_trainer(
+            model, preset.training, precision, techniques.loss(), techniques.trainer()
+        )
         torch.manual_seed(preset.training.seed)
         settings = {
             "vocab_size": preset.vocab_size,
@@ -100,18 +109,20 @@ def fit(
             "precision": precision,
             "corpus": corpus_hash(corpus),
             "tokenizer": saved.tokenizer if saved else tokenizer.to_str(),
+            "techniques": asdict(techniques),
+            "decoding": asdict(preset.decoding),
         }
-        run = Run(trainer, val_pairs, RunFolder(folder, settings), preset.minutes)
+        run_folder = RunFolder(folder, settings, journal=Journal(watches))
+        run = Run(trainer, val_pairs, run_folder, preset.minutes, techniques=techniques)
+        run.samples = Samples(val_pairs, tokenizer, samples)
         if saved:
             run.resume(saved)
             announce(changes(saved, preset, precision, settings["corpus"]))
         if run.ended():
-            announce([f"nothing is left to train: {run.progress()} done"])
+            announce([f"nothing is left to train: {progress_of(run)} done"])
             return run.history
-        if run.ranks.is_first:
-            run.folder.prepare()
-        draw_own_numbers(run.trainer, run.ranks)
-        return run.train(pairs, should_stop)
+        stream = stream_of(pairs, preset, tokenizer, model.config.max_len)
+        return run.train(stream, should_stop)
 
 
 def tokenizer_of(corpus: Corpus, preset: Preset, saved: SavedRun | None) -> Tokenizer:
@@ -164,8 +175,14 @@ def pairs_of(
     return pairs, val_pairs
 
 
-def fast_trainer(model: Transformer, config: TrainingConfig, precision: str = "auto") -> Trainer:
-    """Return a trainer of `model` with what is faster on its device.
+def fast_trainer(
+    model: Transformer,
+    config: TrainingConfig,
+    precision: str = "auto",
+    loss: Loss = chunked_loss,
+    make: Callable[..., Trainer] = Trainer,
+) -> Trainer:
+    """Return a trainer of `model`, made by `make`, with what is faster on its device.
 
     The trainer's model shares its parameters with `model`, which is otherwise left as it is. "auto"
     multiplies in bfloat16 where the processor has instructions for it. In several processes it
@@ -175,11 +192,11 @@ def fast_trainer(model: Transformer, config: TrainingConfig, precision: str = "a
         raise ValueError(f"precision must be auto, fp32 or bf16, not {precision!r}")
     device = model.bias.device
     half = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
-    loss = in_bfloat16(chunked_loss) if half else chunked_loss
-    trained = optimize_for_cpu(model) if device.type == "cpu" else model
+    fast = optimize_for_cpu(model) if device.type == "cpu" else model
+    loss = in_bfloat16(loss) if half else loss
     if current().world > 1:
-        loss = DistributedLoss(trained, loss)
-    return Trainer(trained, config, loss)
+        loss = DistributedLoss(fast, loss)
+    return make(fast, config, loss)
 
 
 @dataclass
@@ -193,75 +210,65 @@ class Run:
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    techniques: Techniques = field(default_factory=Techniques)
+    samples: Samples | None = None
     ranks: Ranks = field(default_factory=current)
 
     def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""
         load_checkpoint(self.trainer, saved.checkpoint)
+        restore_snapshots(self.trainer, saved.checkpoint.parent)
         self.seconds = saved.seconds
         self.history = list(saved.history)
         self.folder.resume(saved, self.trainer.model.config, self.trainer.steps)
 
-    def train(self, pairs: Sequence[Pair], should_stop: Callable[[], bool]) -> list[dict]:
-        """Train to the end of the steps or the minutes and return the learning curve."""
+    def train(self, stream: Stream, should_stop: Callable[[], bool]) -> list[dict]:
+        """Train on the batches of a stream until the run ends, and return the learning curve."""
+        if self.ranks.is_first:
+            self.folder.prepare()
+        draw_own_numbers(self.trainer, self.ranks)
         trainer = self.trainer
         config = trainer.config
         device = trainer.model.bias.device
-        groups = batches_by_length(self.val_pairs, config.max_tokens)
-        val_batches = [collate(group) for group in groups]
-        if self.ranks.world > 1:
-            val_batches = [shard(b, self.ranks.rank, self.ranks.world) for b in val_batches]
-        val_batches = [batch.to(device) for batch in val_batches]
+        val_batches = validation_batches(self.val_pairs, config.max_tokens, self.ranks, device)
         clock = time.perf_counter() - self.seconds
+        batches = stream.steps(trainer.steps)
         with progress_bar(self) as bar:
-            feed = Feed(pairs, config, self.ranks)
-            batches = feed.steps(trainer.steps)
             while not self.ended():
-                self.losses.append(trainer.step(*(batch.to(device) for batch in next(batches))))
+                group = next(batches)
+                self.losses.append(trainer.step(*(batch.to(device) for batch in group)))
                 seconds = time.perf_counter() - clock
                 stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
+                log(self, sum(batch.n_tokens for batch in group))
                 if stopped or self.ended() or trainer.steps % config.validate_every == 0:
-                    self.validate(val_batches, feed.epoch_of(trainer.steps))
+                    self.validate(val_batches, stream.epoch_of(trainer.steps))
                 show(self, bar)
                 if stopped:
                     raise KeyboardInterrupt
         return self.history
 
     def ended(self) -> bool:
-        """Return whether the steps or the minutes are over."""
+        """Return whether the steps, the minutes or the patience are over."""
         over = self.trainer.steps >= self.trainer.config.steps
-        return over or self.seconds >= 60 * self.minutes
-
-    def progress(self) -> str:
-        """Return how far the run is, in steps or in minutes."""
-        if math.isfinite(self.minutes):
-            return f"{self.seconds / 60:.1f} of {self.minutes} minutes are"
-        return f"{self.trainer.steps} of {self.trainer.config.steps} steps are"
+        stalled = has_stalled(self.history, self.techniques.patience)
+        return over or self.seconds >= 60 * self.minutes or stalled
 
     def validate(self, val_batches: Sequence[Batch], epoch: int) -> None:
         """Add a row to the learning curve; write the curve, a checkpoint and the best model.
 
         Raises FloatingPointError, before anything is written, if the loss is not finite.
         """
-        trainer = self.trainer
-        config = trainer.config
-        row = {
-            "step": trainer.steps,
-            "epoch": epoch,
-            "seconds": round(self.seconds, 1),
-            "learning_rate": learning_rate(trainer.steps, config.warmup, config.peak_lr),
-            "train_loss": sum(self.losses) / len(self.losses),
-            "val_loss": trainer.validate(val_batches),
-        }
-        if not math.isfinite(row["val_loss"]):
-            raise FloatingPointError(
-                f"validation loss of step {trainer.steps} is {row['val_loss']}"
-            )
+        train_loss = sum(self.losses) / len(self.losses)
+        val_loss = self.trainer.validate(val_batches)
         self.losses.clear()
-        self.history.append(row)
+        self.history.append(curve_row(self.trainer, epoch, self.seconds, train_loss, val_loss))
         if self.ranks.is_first:
-            self.folder.keep(trainer, self.seconds, self.history)
-        draw_own_numbers(trainer, self.ranks)
+            samples = self.samples.translate(self.trainer.ema_model) if self.samples else []
+            journal = self.folder.journal
+            journal.add(self.history[-1] | ({"samples": samples} if samples else {}))
+            self.folder.keep(self.trainer, self.seconds, self.history)
+            journal.meter.clear()  # the time of a validation is not one of training
+        draw_own_numbers(self.trainer, self.ranks)
 
 
 def draw_own_numbers(trainer: Trainer, ranks: Ranks) -> None:
@@ -271,6 +278,14 @@ def draw_own_numbers(trainer: Trainer, ranks: Ranks) -> None:
     """
     if not ranks.is_first:
         torch.manual_seed(trainer.config.seed + trainer.steps + 10**9 * ranks.rank)
+
+
+def log(run: Run, n_tokens: int) -> None:
+    """Add the last step, of so many tokens, to the metrics."""
+    journal = run.folder.journal
+    added = journal.step(run.trainer.steps, run.seconds, n_tokens, run.losses[-1])
+    if added and run.ranks.is_first:
+        run.folder.log()
 
 
 def progress_bar(run: Run) -> tqdm:
@@ -289,7 +304,41 @@ def show(run: Run, bar: tqdm) -> None:
     """Move the bar, and show the last validation loss."""
     done = run.seconds if math.isfinite(run.minutes) else run.trainer.steps
     bar.update(min(round(done), bar.total) - bar.n)
-    if run.history:
-        loss = run.history[-1]["val_loss"]
-        text = f"step {run.trainer.steps}, validation loss {loss:.3f}"
-        bar.set_postfix_str(text, refresh=False)
+    words = in_words(run.trainer.steps, run.folder.journal.meter.speed, run.history)
+    bar.set_postfix_str(words, refresh=False)
+
+
+def validation_batches(
+    pairs: Sequence[Pair], max_tokens: int, ranks: Ranks, device: torch.device
+) -> list[Batch]:
+    """Return this process's part of the batches to validate with, on a device."""
+    batches = [collate(group) for group in batches_by_length(pairs, max_tokens)]
+    if ranks.world > 1:
+        batches = [shard(batch, ranks.rank, ranks.world) for batch in batches]
+    return [batch.to(device) for batch in batches]
+
+
+def progress_of(run: Run) -> str:
+    """Return how far a run is, in steps, in minutes, or in validations without a lower loss."""
+    if has_stalled(run.history, run.techniques.patience):
+        return f"{run.techniques.patience} validations without a lower loss are"
+    if math.isfinite(run.minutes):
+        return f"{run.seconds / 60:.1f} of {run.minutes} minutes are"
+    return f"{run.trainer.steps} of {run.trainer.config.steps} steps are"
+
+
+def curve_row(
+    trainer: Trainer, epoch: int, seconds: float, train_loss: float, val_loss: float
+) -> dict:
+    """Return a row of the learning curve; FloatingPointError if the loss is not finite."""
+    config = trainer.config
+    if not math.isfinite(val_loss):
+        raise FloatingPointError(f"validation loss of step {trainer.steps} is {val_loss}")
+    return {
+        "step": trainer.steps,
+        "epoch": epoch,
+        "seconds": round(seconds, 1),
+        "learning_rate": learning_rate(trainer.steps, config.warmup, config.peak_lr),
+        "train_loss": train_loss,
+        "val_loss": val_loss,
+    }

@@ -5,7 +5,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformer.model import Config
+from transformer.recipes.techniques import Techniques
 from transformer.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model is best searched: what its translator does unless told otherwise.
+
+    Hypotheses are ranked by log-probability / length ** `length_penalty`; a `beam_size` of 1 is
+    greedy search. Raises ValueError for what cannot be searched.
+    """
+
+    beam_size: int = 5
+    length_penalty: float = 1.0
+
+    def __post_init__(self):
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty must be a number, not {self.length_penalty}")
 
 
 @dataclass(frozen=True)
@@ -13,13 +32,15 @@ class Preset:
     """Hold all settings of a run.
 
     `sizes` are changes to `Config.tiny`. The run ends after `training.steps` or after `minutes` of
-    training, whichever comes first.
+    training, whichever comes first. `decoding` is stored with the model.
     """
 
     vocab_size: int
     training: TrainingConfig
     sizes: dict[str, Any] = field(default_factory=dict)
     minutes: float = math.inf
+    techniques: Techniques = field(default_factory=Techniques)
+    decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self):
         if not self.minutes > 0:

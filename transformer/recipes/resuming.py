@@ -10,12 +10,13 @@ from tokenizers import Tokenizer
 
 from transformer.corpora import Corpus
 from transformer.corpora.large_files import LargePairs
-from transformer.recipes.presets import Preset
+from transformer.recipes.presets import Decoding, Preset
+from transformer.recipes.techniques import Techniques
 from transformer.training import TrainingConfig, read_about
 
 LIMITS = ("steps", "minutes")
 """Where a run ends: a resumed run may end elsewhere, and every step is the same."""
-ORDER = ("max_tokens", "accumulate", "seed", "corpus")
+ORDER = ("max_tokens", "accumulate", "seed", "both_directions", "corpus")
 """What the order of the batches follows from."""
 
 
@@ -57,10 +58,17 @@ def read_run(checkpoint: str | Path) -> SavedRun:
     notes = about["notes"]
     try:
         sizes = {name: value for name, value in about["config"].items() if name != "vocab_size"}
-        training = TrainingConfig(**about["training"])
+        preset = Preset(
+            int(notes["vocab_size"]),
+            TrainingConfig(**about["training"]),
+            sizes,
+            float(notes["minutes"]),
+            Techniques(**notes.get("techniques", {})),  # absent in older checkpoints
+            Decoding(**notes.get("decoding", {})),
+        )
         return SavedRun(
             checkpoint=checkpoint,
-            preset=Preset(int(notes["vocab_size"]), training, sizes, float(notes["minutes"])),
+            preset=preset,
             precision=str(notes["precision"]),
             corpus=str(notes["corpus"]),
             tokenizer=str(notes["tokenizer"]),
@@ -107,8 +115,8 @@ def sizes_of(preset: Preset) -> dict[str, Any]:
 
 def changes(saved: SavedRun, preset: Preset, precision: str, corpus: str) -> list[str]:
     """Return a sentence for each setting that is no longer what it was in the checkpoint."""
-    found = asdict(saved.preset.training) | {"precision": saved.precision, "corpus": saved.corpus}
-    now = asdict(preset.training) | {"precision": precision, "corpus": corpus}
+    found = announced(saved.preset) | {"precision": saved.precision, "corpus": saved.corpus}
+    now = announced(preset) | {"precision": precision, "corpus": corpus}
     changed = [name for name in now if name not in LIMITS and found[name] != now[name]]
     sentences = [
         f"{option(name)} was {found[name]}, now {now[name]}" for name in changed if name != "corpus"
@@ -121,6 +129,12 @@ def changes(saved: SavedRun, preset: Preset, precision: str, corpus: str) -> lis
             "others not at all"
         )
     return sentences
+
+
+def announced(preset: Preset) -> dict[str, Any]:
+    """Return the settings of a preset whose change is announced, by name."""
+    parts = (preset.training, preset.techniques, preset.decoding)
+    return {name: value for part in parts for name, value in asdict(part).items()}
 
 
 def option(name: str) -> str:

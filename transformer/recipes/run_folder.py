@@ -9,9 +9,11 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save
 
 from transformer.files import (
     READY,
@@ -21,14 +23,20 @@ from transformer.files import (
     files_together,
     folder_lock,
     move_ready,
+    read_tensors,
     remove_drafts,
 )
 from transformer.model import Config, read_config, save_model
 from transformer.ranks import current
+from transformer.recipes.averaging import CheckpointMean, Weights
+from transformer.recipes.curve_picture import curve_svg
 from transformer.recipes.resuming import SavedRun
+from transformer.recipes.watching import JOURNAL, Journal
 from transformer.training import Trainer, save_checkpoint
 
 CHECKPOINTS_KEPT = 2
+DECODING = "decoding.json"
+CURVE = "history.svg"
 STAMP = "recipe_hash"
 """The file that `trained_translator` knows the course's translator by."""
 
@@ -41,6 +49,25 @@ def checkpoints(folder: str | Path) -> list[Path]:
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Return the path of the checkpoint of a step."""
     return folder / f"checkpoint-{step:08d}.safetensors"
+
+
+def snapshots(folder: str | Path) -> list[Path]:
+    """Return the weights in `folder` that a mean of checkpoints is made of, oldest first."""
+    return sorted(Path(folder).glob(f"snapshot-{8 * '[0-9]'}.safetensors"))
+
+
+def snapshot_path(folder: Path, step: int) -> Path:
+    """Return the path of the weights of a step."""
+    return folder / f"snapshot-{step:08d}.safetensors"
+
+
+def restore_snapshots(trainer: Trainer, folder: Path) -> None:
+    """Give a trainer that averages snapshots those in `folder` up to its step."""
+    if isinstance(trainer, CheckpointMean):
+        last = snapshot_path(folder, trainer.steps).name
+        paths = [path for path in snapshots(folder) if path.name <= last][-trainer.count :]
+        steps = [int(path.stem.rpartition("-")[2]) for path in paths]
+        trainer.restore(dict(zip(steps, map(read_tensors, paths), strict=True)))
 
 
 def holds_run(folder: str | Path) -> bool:
@@ -100,7 +127,8 @@ def complete(folder: Path) -> None:
     that are there are old.
     """
     if checkpoints(folder / READY):
-        for path in [*checkpoints(folder), folder / "history.png"]:
+        others = [folder / name for name in (JOURNAL, CURVE, DECODING, "history.png")]
+        for path in [*checkpoints(folder), *snapshots(folder), *others]:
             path.unlink(missing_ok=True)
     move_ready(folder)
 
@@ -112,14 +140,16 @@ def forget_course(folder: Path) -> None:
 
 def drop_later_checkpoints(folder: Path, step: int) -> None:
     """Remove the checkpoints after a step; a run that goes on from there writes its own."""
-    for path in checkpoints(folder):
-        if path.name > checkpoint_path(folder, step).name:
-            path.unlink()
+    late = [p for p in checkpoints(folder) if p.name > checkpoint_path(folder, step).name]
+    late += [p for p in snapshots(folder) if p.name > snapshot_path(folder, step).name]
+    for path in late:
+        path.unlink()
 
 
-def drop_old_checkpoints(folder: Path) -> None:
-    """Keep the last two checkpoints."""
-    for path in checkpoints(folder)[:-CHECKPOINTS_KEPT]:
+def drop_old_checkpoints(folder: Path, snapshots_used: int) -> None:
+    """Keep the last two checkpoints, and what both of them average."""
+    kept = snapshots_used + CHECKPOINTS_KEPT - 1
+    for path in [*checkpoints(folder)[:-CHECKPOINTS_KEPT], *snapshots(folder)[:-kept]]:
         path.unlink()
 
 
@@ -132,7 +162,7 @@ class RunFolder:
 
     `settings` are those that `read_run` finds in a checkpoint. `in_place` says whether the
     translator in the folder is one of this run, `best` is its validation loss, and `last_kept` the
-    step of the run's last checkpoint.
+    step of the run's last checkpoint. `journal` has the metrics, which are written with it.
     """
 
     path: Path
@@ -140,10 +170,12 @@ class RunFolder:
     best: float = math.inf
     in_place: bool = False
     last_kept: int = 0
+    journal: Journal = field(default_factory=Journal)
 
     def resume(self, saved: SavedRun, config: Config, step: int) -> None:
         """Go on from a checkpoint; ValueError if it lies here beside another run's translator."""
         self.last_kept = step
+        self.journal.resume(saved.checkpoint.parent, step)
         if saved.checkpoint.resolve().parent != self.path.resolve():
             return
         foreign = foreign_file(self.path, config, saved.tokenizer)
@@ -173,19 +205,36 @@ class RunFolder:
             drop_later_checkpoints(self.path, self.last_kept)
             if loss < self.best:
                 save_model(trainer.ema_model, self.path)
-            write_progress(self.path, trainer, notes)
-            drop_old_checkpoints(self.path)
+            self.write_progress(self.path, trainer, notes)
+            drop_old_checkpoints(self.path, len(snapshots_of(trainer)))
         else:
             with taken_over(self.path) as draft:
                 atomic_write(draft / "tokenizer.json", self.settings["tokenizer"].encode())
                 save_model(trainer.ema_model, draft)
-                write_progress(draft, trainer, notes)
+                self.write_progress(draft, trainer, notes)
         self.in_place = True
         self.best = min(self.best, loss)
         self.last_kept = trainer.steps
 
+    def write_progress(self, folder: Path, trainer: Trainer, notes: dict) -> None:
+        """Write a checkpoint, the learning curve, its picture and the metrics into `folder`."""
+        for step, weights in snapshots_of(trainer).items():
+            if not (path := snapshot_path(folder, step)).exists():
+                atomic_write(path, save({name: x.cpu() for name, x in weights.items()}))
+        save_checkpoint(trainer, checkpoint_path(folder, trainer.steps), notes)
+        history = notes["history"]
+        atomic_write(folder / "history.json", json.dumps(history, indent=1).encode())
+        atomic_write(folder / CURVE, curve_svg(history).encode())
+        if decoding := notes.get("decoding"):
+            atomic_write(folder / DECODING, json.dumps(decoding).encode())
+        self.journal.write(folder)
 
-def write_progress(folder: Path, trainer: Trainer, notes: dict) -> None:
-    """Write a checkpoint and the learning curve into `folder`."""
-    save_checkpoint(trainer, checkpoint_path(folder, trainer.steps), notes)
-    atomic_write(folder / "history.json", json.dumps(notes["history"], indent=1).encode())
+    def log(self) -> None:
+        """Write the metrics between validations, once the folder is this run's."""
+        if self.in_place:
+            self.journal.write(self.path)
+
+
+def snapshots_of(trainer: Trainer) -> dict[int, Weights]:
+    """Return the snapshots that a trainer averages, if it does."""
+    return trainer.snapshots if isinstance(trainer, CheckpointMean) else {}

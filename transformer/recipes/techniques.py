@@ -1,0 +1,63 @@
+"""Techniques that help when there are few sentences to train on; each is off by default.
+
+Each is plugged into chapter 11's `Trainer` from above: as a loss, as a change of the batches, or as
+another average of the weights.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+
+from transformer.fast_training import Loss, chunked_loss
+from transformer.recipes.averaging import CheckpointMean
+from transformer.recipes.consistency import r_drop_loss, simcut_loss
+from transformer.training import Trainer
+
+
+@dataclass(frozen=True)
+class Techniques:
+    """Which techniques a run uses, and how strongly; 0 leaves one out.
+
+    - `simcut`: the weight of SimCut's consistency loss, with a share `simcut_p` of the tokens cut.
+      Source: Gao et al. 2022 (they use 3 and 0.05).
+    - `r_drop`: the weight of R-Drop's consistency loss. Source: Liang et al. 2021 (they use 5).
+    - `bpe_dropout`: the probability that a merge of subwords is left out, drawn anew for every
+      batch. Source: Provilkov et al. 2020 (they use 0.1).
+    - `both_directions`: the first steps, which learn to translate in both directions. Source: Ding
+      et al. 2021 (they use a third of all steps).
+    - `average_last`: the checkpoints whose mean is the model, instead of a moving average. Source:
+      Vaswani et al. 2017, section 6.1.
+    - `patience`: validations in a row without a lower loss after which a run ends.
+
+    Raises ValueError for a value that makes no sense, and for two consistency losses at once.
+    """
+
+    simcut: float = 0.0
+    simcut_p: float = 0.05
+    r_drop: float = 0.0
+    bpe_dropout: float = 0.0
+    both_directions: int = 0
+    average_last: int = 0
+    patience: int = 0
+
+    def __post_init__(self):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{each.name} must be at least 0, not {value!r}")
+        for name in ("simcut_p", "bpe_dropout"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}")
+        if self.simcut and self.r_drop:
+            raise ValueError("simcut and r_drop are two forms of one idea: choose one of them")
+
+    def loss(self) -> Loss:
+        """Return the loss to train with; validation always has the plain one."""
+        if self.simcut:
+            return simcut_loss(self.simcut, self.simcut_p)
+        return r_drop_loss(self.r_drop) if self.r_drop else chunked_loss
+
+    def trainer(self) -> Callable[..., Trainer]:
+        """Return what makes the trainer: `Trainer`, or one with another average."""
+        return partial(CheckpointMean, self.average_last) if self.average_last else Trainer
