@@ -59,6 +59,7 @@ from transformer.sampling import sample_translations
 from transformer.translator import (
     Translator,
     check_engine,
+    exported_engine,
     groups_by_length,
     model_folder,
     published_place,
@@ -649,6 +650,7 @@ def save_translator(w: World) -> Path:
 @calls(
     "translator.Translator",
     "translator.check_engine",
+    "translator.exported_engine",
     "translator.groups_by_length",
     "translator.model_folder",
     "translator.read_search",
@@ -673,15 +675,23 @@ def translate(w: World) -> None:
         translator.n_best([*w.texts, "", "øøø"], engines.Search(n_best=2))
     data.problem_of(w.tokenizer, "the cat", rows[0])
     check_engine("pytorch", "fp32", "cpu")
+    exported_engine("pytorch", w.folder, w.model, w.tokenizer, "cpu", "fp32")
     groups_by_length(rows, round_up(20, 16))
     read_search(model_folder(save_translator(w)))
     sample_translations(translator, w.texts, 2)
 
 
-@calls("alignment.attention_rows", "alignment.cross_attention_weights")
+@calls(
+    "alignment.attention_rows",
+    "alignment.cross_attention_weights",
+    "alignment.readable",
+    "alignment.rounded",
+)
 def look_at_attention(w: World) -> None:
     alignment.cross_attention_weights(w.model, w.src, w.tgt)
     list(alignment.attention_rows(w.model, w.tokenizer, PAIRS))
+    alignment.readable(w.tokenizer, PAIRS[0], 64)
+    alignment.rounded(w.x[0])
 
 
 @calls(draws=BOTH)
