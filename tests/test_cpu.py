@@ -351,15 +351,20 @@ def test_products_are_the_same_whichever_library_makes_them(sizes, dtype: torch.
 
 
 @pytest.mark.parametrize(
-    ("rows", "d_out", "d", "large"),
+    ("rows", "d_out", "d", "wide", "large"),
     [
-        (128, 128, 128, True),  # 2²¹ multiplications
-        (127, 128, 128, False),
-        (1, 512, 512, True),  # a weight of 2¹⁸ numbers
-        (1, 511, 512, False),
+        (128, 128, 128, True, True),  # 2²¹ multiplications
+        (128, 128, 128, False, False),
+        (127, 128, 128, True, False),
+        (1, 512, 512, True, True),  # a weight of 2¹⁸ numbers
+        (1, 512, 512, False, True),
+        (1, 511, 512, True, False),
     ],
 )
-def test_large_products_are_for_onednn(rows: int, d_out: int, d: int, large: bool) -> None:
+def test_large_products_are_for_onednn(
+    monkeypatch, rows: int, d_out: int, d: int, wide: bool, large: bool
+) -> None:
+    monkeypatch.setattr(linear, "HAS_AVX512", wide)
     x = torch.randn(rows, d)
     weight = torch.randn(d_out, d)
     assert is_for_onednn(x, weight) == (large and has_onednn("cpu"))
