@@ -311,27 +311,33 @@ class PublishedTransformer(Transformer):
 
 
 # %% [markdown]
-# Now the table that you filled in. All families use these names:
+# Now the table that you filled in. All families use these names. The decoder has a third sublayer,
+# whose norm stands in the middle, so what is called `final_layer_norm` moves:
+
 
 # %% tags=["exercise"]
-ENCODER_LAYER = {
-    "self_attention.w_q": "self_attn.q_proj",
-    "self_attention.w_k": "self_attn.k_proj",
-    "self_attention.w_v": "self_attn.v_proj",
-    "self_attention.w_o": "self_attn.out_proj",
-    "residuals.0.norm": "self_attn_layer_norm",
-    "feed_forward.w_1": "fc1",
-    "feed_forward.w_2": "fc2",
-    "residuals.1.norm": "final_layer_norm",
-}
-DECODER_LAYER = ENCODER_LAYER | {
-    "cross_attention.w_q": "encoder_attn.q_proj",
-    "cross_attention.w_k": "encoder_attn.k_proj",
-    "cross_attention.w_v": "encoder_attn.v_proj",
-    "cross_attention.w_o": "encoder_attn.out_proj",
-    "residuals.1.norm": "encoder_attn_layer_norm",
-    "residuals.2.norm": "final_layer_norm",
-}
+def layer_names(stack: str) -> dict[str, str]:
+    """Return the published name of each module in a layer of the "encoder" or the "decoder"."""
+    names = {
+        "self_attention.w_q": "self_attn.q_proj",
+        "self_attention.w_k": "self_attn.k_proj",
+        "self_attention.w_v": "self_attn.v_proj",
+        "self_attention.w_o": "self_attn.out_proj",
+        "residuals.0.norm": "self_attn_layer_norm",
+        "feed_forward.w_1": "fc1",
+        "feed_forward.w_2": "fc2",
+    }
+    if stack == "encoder":
+        return names | {"residuals.1.norm": "final_layer_norm"}
+    return names | {
+        "cross_attention.w_q": "encoder_attn.q_proj",
+        "cross_attention.w_k": "encoder_attn.k_proj",
+        "cross_attention.w_v": "encoder_attn.v_proj",
+        "cross_attention.w_o": "encoder_attn.out_proj",
+        "residuals.1.norm": "encoder_attn_layer_norm",
+        "residuals.2.norm": "final_layer_norm",
+    }
+
 
 # %% [markdown]
 # What stands around the layers differs by family: the tables of embeddings, and the bias of the
@@ -346,8 +352,7 @@ def published_name(name: str) -> str:
     """
     stack, *number, part = name.split(".", 3) if ".layers." in name else name.split(".", 1)
     module, leaf = part.rsplit(".", 1)
-    layer = ENCODER_LAYER if stack == "encoder" else DECODER_LAYER
-    theirs = {"norm": "layer_norm"} | layer
+    theirs = {"norm": "layer_norm"} | layer_names(stack)
     return ".".join(["model", stack, *number, theirs[module], leaf.replace("gain", "weight")])
 
 
