@@ -91,8 +91,8 @@ def check_layer_names(fn: Callable, *, device: torch.device | str = "cpu") -> No
 
 SWAPS = (
     (
-        "The three projections of attention are taken in the file's order, keys, values, queries: "
-        "go by the names.",
+        "The three projections of attention are paired in their order in `transformers`, keys, "
+        "values, queries: go by the names.",
         ({"q_proj": "k_proj", "k_proj": "v_proj", "v_proj": "q_proj"}, ""),
     ),
     (

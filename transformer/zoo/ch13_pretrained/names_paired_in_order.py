@@ -1,9 +1,9 @@
-"""Tensors are paired in their order, but the file's is keys, values, queries; no shape differs."""
+"""Two lists of tensors are paired in order, but theirs has keys first, values, then queries."""
 
 from transformer.pretrained import layer_names
 
 CHECK = "check_layer_names"
-CAUGHT_BY = "taken in the file's order"
+CAUGHT_BY = "paired in their order"
 
 
 def wrong(stack):
