@@ -501,8 +501,8 @@ def save_pretrained(
 # %% [markdown]
 # ### The check
 #
-# `transformers` is large, and not everywhere installed. The checks compare with a Marian model that
-# is written plainly, as functions of the tensors, and make their own checkpoints. They try the usual
+# The checks need no `transformers`. They make small checkpoints themselves, and compare with a
+# Marian model that is written plainly, as functions of a file's tensors. They try the usual
 # mistakes: positions in pairs, two norms exchanged, the root of the embedding forgotten or taken
 # twice, a bias left out, another first token, a tensor that keeps its random numbers.
 

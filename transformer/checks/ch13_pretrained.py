@@ -23,12 +23,15 @@ from transformer.checks.plain_marian import (
     BANNED,
     PlainMarian,
     checkpoint,
+    exchanged,
+    greedy,
     in_halves,
     marian_config,
     plain,
     random_tensors,
     settings,
     spaced_as_fairseq,
+    transposed,
 )
 from transformer.inference import greedy_search
 from transformer.pretrained import PublishedConfig, PublishedTransformer, published_names
@@ -86,7 +89,7 @@ def check_layer_names(fn: Callable, *, device: torch.device | str = "cpu") -> No
     read_by(model, tensors, around | found)
     right = plain(tensors, config)
     where = f"with the tensors of these names, on src {size(sources(config, device))}"
-    agree_with(model, right, where, {cause: right.exchanged(*pair) for cause, pair in SWAPS})
+    agree_with(model, right, where, {cause: exchanged(right, *pair) for cause, pair in SWAPS})
 
 
 SWAPS = (
@@ -117,7 +120,8 @@ SWAPS = (
 
 def in_file(stack: str, ours: str, table: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """Return the name in the file of one of the model's tensors; expect the file to have it."""
-    *_, number, module, leaf = *ours.split(".")[:3], *ours.split(".", 3)[3].rsplit(".", 1)
+    _, _, number, rest = ours.split(".", 3)
+    module, leaf = rest.rsplit(".", 1)
     missing = f"the {stack}'s table has no {module}: it would keep its random first weights"
     expect(module in table, missing)
     leaf = leaf.replace("gain", "weight")
@@ -196,7 +200,7 @@ def model_suspects(right: PlainMarian) -> dict[str, PlainMarian]:
         "The first token is hidden: decoding starts with padding, so the decoder must not hide "
         "padding.": replace(right, hides_padding=True),
         "Square matrices are transposed: the file has them as nn.Linear does, out × in.": (
-            right.transposed()
+            transposed(right)
         ),
     }
 
@@ -276,7 +280,7 @@ def writes_what_it_should(model: Any, right: PlainMarian, config: PublishedConfi
         followed = (ids[:, :-1] == i) & (ids[:, 1:] != config.pad_id)
         written = bool((ids[:, 0] == i).any() or followed.any())
         expect(not written, f"it writes {what}, which bad_words_ids bans from every translation")
-    want = right.greedy(src, config.bos_id, config.eos_id, [config.pad_id, BANNED], 6)
+    want = greedy(right, src, config.bos_id, config.eos_id, [config.pad_id, BANNED], 6)
     agree(ids, want, f"greedy search on src {size(src)}")
 
 

@@ -46,10 +46,10 @@ def spaced_as_fairseq(n_positions: int, d_model: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PlainMarian:
-    """Compute states and logits; `heads` are those of encoder and decoder.
+class PlainLayers:
+    """Layers of a Marian model; `heads` are those of encoder and decoder.
 
-    With other options it makes the usual mistakes: another activation, factor of the embedding or
+    With other options they make the usual mistakes: another activation, factor of the embedding or
     table of positions, norms before the sublayers, no bias of the logits, and target tokens hidden
     that equal padding.
     """
@@ -63,26 +63,6 @@ class PlainMarian:
     pre_norm: bool = False
     biased: bool = True
     hides_padding: bool = False
-
-    def exchanged(self, places: Mapping[str, str], side: str) -> "PlainMarian":
-        """Return the model with tensors in the places of others, in the layers of a side or all."""
-
-        def other(name: str) -> str:
-            if f"model.{side}" not in name or ".layers." not in name:
-                return name
-            found = [part for part in places if f".{part}" in name]
-            return name.replace(f".{found[0]}", f".{places[found[0]]}") if found else name
-
-        return replace(self, tensors={name: self.tensors[other(name)] for name in self.tensors})
-
-    def transposed(self) -> "PlainMarian":
-        """Return the model with every square matrix transposed, which no shape forbids."""
-        square = {
-            name: tensor.mT
-            for name, tensor in self.tensors.items()
-            if tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]
-        }
-        return replace(self, tensors={**self.tensors, **square})
 
     def project(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
@@ -107,22 +87,36 @@ class PlainMarian:
             return x + branch(self.norm(x, f"{name}_layer_norm"))
         return self.norm(x + branch(x), f"{name}_layer_norm")
 
-    def fed(self, x: Tensor, name: str) -> Tensor:
-        """Run the feed-forward sublayer of a layer."""
+    def look(self, x: Tensor, name: str, n_heads: int, mask: Tensor) -> Tensor:
+        """Run the self-attention of a layer, with its sum and norm."""
+        name = f"{name}.self_attn"
+        return self.add(x, name, lambda y: self.attend(y, y, name, n_heads, mask))
 
-        def feed(y: Tensor) -> Tensor:
+    def read(self, x: Tensor, memory: Tensor, name: str, n_heads: int, mask: Tensor) -> Tensor:
+        """Run the cross-attention of a layer, with its sum and norm."""
+        name = f"{name}.encoder_attn"
+        return self.add(x, name, lambda y: self.attend(y, memory, name, n_heads, mask))
+
+    def feed(self, x: Tensor, name: str) -> Tensor:
+        """Run the feed-forward network of a layer, with its sum and norm."""
+
+        def branch(y: Tensor) -> Tensor:
             return self.project(self.activation(self.project(y, f"{name}.fc1")), f"{name}.fc2")
 
-        return self.add(x, f"{name}.final", feed)
+        return self.add(x, f"{name}.final", branch)
+
+
+class PlainMarian(PlainLayers):
+    """Compute states and logits of a whole model."""
+
+    def table(self, side: str) -> Tensor:
+        """Return the table of "encoder" or "decoder": its own, or the one that both share."""
+        own = f"model.{side}.embed_tokens.weight"
+        return self.tensors[own if own in self.tensors else "model.shared.weight"]
 
     def embed(self, ids: Tensor, side: str) -> Tensor:
         x = self.table(side)[ids] * self.scale
         return x + self.positions(ids.shape[1], x.shape[-1]).to(x)
-
-    def table(self, side: str) -> Tensor:
-        """Return the table of a side: its own, or the one that both share."""
-        own = f"model.{side}.embed_tokens.weight"
-        return self.tensors[own if own in self.tensors else "model.shared.weight"]
 
     def layers(self, side: str) -> list[str]:
         names = {name.partition(".self_attn.")[0] for name in self.tensors if ".self_attn." in name}
@@ -137,44 +131,58 @@ class PlainMarian:
         mask = keys(src != self.pad_id)
         x = self.embed(src, "encoder")
         for name in self.layers("encoder"):
-
-            def attend(y: Tensor, name: str = name) -> Tensor:
-                return self.attend(y, y, f"{name}.self_attn", self.heads[0], mask)
-
-            x = self.fed(self.add(x, f"{name}.self_attn", attend), name)
+            x = self.feed(self.look(x, name, self.heads[0], mask), name)
         return self.last(x, "encoder")
 
     def logits(self, tgt: Tensor, src: Tensor) -> Tensor:
         memory = self.memory(src)
-        x = self.embed(tgt, "decoder")
         past = only_past(tgt.shape[1], tgt.device)
         past = past & keys(tgt != self.pad_id) if self.hides_padding else past
+        x = self.embed(tgt, "decoder")
         for name in self.layers("decoder"):
-
-            def look(y: Tensor, name: str = name) -> Tensor:
-                return self.attend(y, y, f"{name}.self_attn", self.heads[1], past)
-
-            def read(y: Tensor, name: str = name) -> Tensor:
-                mask = keys(src != self.pad_id)
-                return self.attend(y, memory, f"{name}.encoder_attn", self.heads[1], mask)
-
-            x = self.add(x, f"{name}.self_attn", look)
-            x = self.fed(self.add(x, f"{name}.encoder_attn", read), name)
+            x = self.look(x, name, self.heads[1], past)
+            x = self.read(x, memory, name, self.heads[1], keys(src != self.pad_id))
+            x = self.feed(x, name)
         logits = F.linear(self.last(x, "decoder"), self.table("decoder"))
         bias = self.tensors.get("final_logits_bias")
         return logits if bias is None or not self.biased else logits + bias
 
-    def greedy(self, src: Tensor, start: int, end: int, banned: list[int], max_len: int) -> Tensor:
-        """Return the most probable token at every step, without the start, padded after the end."""
-        tgt = torch.full_like(src[:, :1], start)
-        done = torch.zeros_like(src[:, 0], dtype=torch.bool)
-        while tgt.shape[1] <= max_len and not done.all():
-            logits = self.logits(tgt, src)[:, -1]
-            logits[:, banned] = -math.inf
-            ids = logits.argmax(-1).masked_fill(done, self.pad_id)
-            tgt = torch.cat([tgt, rearrange(ids, "b -> b 1")], dim=1)
-            done = done | (ids == end)
-        return tgt[:, 1:]
+
+def greedy(
+    model: PlainMarian, src: Tensor, start: int, end: int, banned: list[int], max_len: int
+) -> Tensor:
+    """Return the most probable token at every step, without the start, padded after the end."""
+    tgt = torch.full_like(src[:, :1], start)
+    done = torch.zeros_like(src[:, 0], dtype=torch.bool)
+    while tgt.shape[1] <= max_len and not done.all():
+        logits = model.logits(tgt, src)[:, -1]
+        logits[:, banned] = -math.inf
+        ids = logits.argmax(-1).masked_fill(done, model.pad_id)
+        tgt = torch.cat([tgt, rearrange(ids, "b -> b 1")], dim=1)
+        done = done | (ids == end)
+    return tgt[:, 1:]
+
+
+def exchanged(model: PlainMarian, places: Mapping[str, str], side: str = "") -> PlainMarian:
+    """Return a model with tensors in the places of others, in the layers of one side or of all."""
+
+    def other(name: str) -> str:
+        found = [part for part in places if f".{part}" in name]
+        inside = found and f"model.{side}" in name and ".layers." in name
+        return name.replace(f".{found[0]}", f".{places[found[0]]}") if inside else name
+
+    tensors = {name: model.tensors[other(name)] for name in model.tensors}
+    return replace(model, tensors=tensors)
+
+
+def transposed(model: PlainMarian) -> PlainMarian:
+    """Return a model with every square matrix transposed, which no shape forbids."""
+    square = {
+        name: tensor.mT
+        for name, tensor in model.tensors.items()
+        if tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]
+    }
+    return replace(model, tensors={**model.tensors, **square})
 
 
 def plain(tensors: Mapping[str, Tensor], config: PublishedConfig) -> PlainMarian:

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,21 +28,11 @@ from transformer.pretrained import (
 # --- 13.2 -----------------------------------------------------------------------------------------
 
 PIECES = {"<unk>": 0, "</s>": 2, "▁I": 9, "▁love": 31, "▁you": 12, "▁cat": 57, "s": 4, "▁ti": 310}
-VOCABULARY = {
-    "</s>": 0,
-    "<unk>": 1,
-    ">>ita<<": 6,
-    "▁you": 43,
-    "▁I": 88,
-    "▁ti": 214,
-    "▁love": 907,
-    "▁cat": 3120,
-    "<pad>": 58100,
-}
-SOURCES = (
-    [">>ita<<", "▁I", "▁love", "▁you", "</s>"],
-    [">>ita<<", "▁I", "▁love", "▁cat", "s", "</s>"],
+TOKENS: list[str] = "</s> <unk> >>ita<< ▁you ▁I ▁ti ▁love ▁cat <pad>".split()
+VOCABULARY: dict[str, int] = dict(
+    zip(TOKENS, (0, 1, 6, 43, 88, 214, 907, 3120, 58100), strict=True)
 )
+SOURCES = (">>ita<< ▁I ▁love ▁you </s>".split(), ">>ita<< ▁I ▁love ▁cat s </s>".split())
 
 
 def solution_13_2(start: str = "<pad>", ids: dict[str, int] = VOCABULARY) -> list[list[int]]:
@@ -50,29 +41,36 @@ def solution_13_2(start: str = "<pad>", ids: dict[str, int] = VOCABULARY) -> lis
     return [[ids.get(token, ids["<unk>"]) for token in row] for row in rows]
 
 
+def without(left_out: str) -> list[list[int]]:
+    """Return the answer with a token left out of the sources."""
+    first, second, target = solution_13_2()
+    sources = zip(SOURCES, (first, second), strict=True)
+    kept = [[i for t, i in zip(*pair, strict=True) if t != left_out] for pair in sources]
+    return [*kept, target]
+
+
 # --- 13.3 -----------------------------------------------------------------------------------------
 
 
 def solution_13_3() -> list[bool]:
-    encoder = dict(source_vocab_size=50, encoder_layers=2, encoder_heads=4, encoder_d_ff=32)
-    special = dict(pad_id=49, bos_id=49, eos_id=0)
-    config = PublishedConfig(50, d_model=16, n_heads=4, n_layers=2, d_ff=32, **encoder, **special)
+    sizes: dict[str, Any] = dict(d_model=16, n_heads=4, n_layers=2, d_ff=32)
+    sizes |= dict(encoder_heads=4, encoder_layers=2, encoder_d_ff=32)
+    sizes |= dict(vocab_size=50, source_vocab_size=50, pad_id=49, bos_id=49)
     refused = []
     with tempfile.TemporaryDirectory() as name:
-        folder = save_pretrained(PublishedTransformer(config), Path(name) / "model")
+        model = PublishedTransformer(PublishedConfig(**sizes))
+        folder = save_pretrained(model, Path(name) / "model")
         tensors = load_file(folder / "model.safetensors")
         settings = json.loads((folder / "config.json").read_text())
 
-        def other(old, new):
-            return {
-                n: tensors[n.replace(old, "-").replace(new, old).replace("-", new)] for n in tensors
-            }
+        def exchanged(n):
+            return n.replace("q_proj", "-").replace("k_proj", "q_proj").replace("-", "k_proj")
 
         def turned(part):
             return {n: x.T.contiguous() if n.endswith(part) else x for n, x in tensors.items()}
 
         for weights, change in (
-            (other("q_proj", "k_proj"), {}),
+            ({exchanged(n): x for n, x in tensors.items()}, {}),
             (turned("q_proj.weight"), {}),
             (turned("fc1.weight"), {}),
             (tensors, {"activation_function": "relu"}),
@@ -89,16 +87,22 @@ def solution_13_3() -> list[bool]:
     return refused
 
 
+def all_but(item: int) -> list[bool]:
+    """Return the truth about the six changes, with one item wrong."""
+    truth = [False, False, True, False, False, True]
+    return [right != (n == item) for n, right in enumerate(truth, start=1)]
+
+
 # --- 13.5 -----------------------------------------------------------------------------------------
 
 
 def test_13_5(implementation: Callable[[Path], PublishedTransformer]) -> None:
-    encoder = dict(source_vocab_size=30, encoder_layers=2, encoder_heads=2, encoder_d_ff=24)
-    special = dict(pad_id=29, bos_id=29, eos_id=0, logits_bias=True)
-    sizes = dict(d_model=16, n_heads=4, n_layers=1, d_ff=32)
+    sizes: dict[str, Any] = dict(d_model=16, n_heads=4, n_layers=1, d_ff=32)
+    sizes |= dict(encoder_heads=2, encoder_layers=2, encoder_d_ff=24)
+    sizes |= dict(vocab_size=30, source_vocab_size=30, pad_id=29, bos_id=29, eos_id=0)
     with tempfile.TemporaryDirectory() as name:
         for scale in (True, False):
-            config = PublishedConfig(30, **sizes, **encoder, **special, scale_embedding=scale)
+            config = PublishedConfig(**sizes, logits_bias=True, scale_embedding=scale)
             model = PublishedTransformer(config).eval().requires_grad_(False)
             for parameter in model.parameters():
                 parameter += 0.3 * torch.randn(parameter.shape)  # no bias is 0, no gain is 1
@@ -153,9 +157,9 @@ Write `layer_names(stack)`, the table that you filled in above, now for both sta
         ),
         why="""
 Two mistakes are usual. The `state_dict()` of `transformers` lists keys, values, queries, and a loop
-that pairs it with yours in order exchanges all three, without an error. And `final_layer_norm` is the *last* norm of a
-layer: the second in the encoder, the third in the decoder. Code that adds the decoder's new norm at
-the end of the encoder's table has exchanged two of them.
+that pairs it with yours in order exchanges all three, without an error. And `final_layer_norm` is
+the *last* norm of a layer: the second in the encoder, the third in the decoder. Code that adds the
+decoder's new norm at the end of the encoder's table has exchanged two of them.
 
 All names must be used once. A module that is in no table keeps its random first weights, and
 translations become nonsense, although everything was "loaded".
@@ -197,22 +201,10 @@ are to be translated into Italian, so each source begins with the tag. Every sou
         mistakes={
             "These are sentencepiece's own ids. The model was trained with those of "
             "`vocab.json`.": solution_13_2(ids=PIECES),
-            "A source ends with `</s>`, which has an id, too.": [
-                [6, 88, 907, 43],
-                [6, 88, 907, 3120, 1],
-                [58100, 214],
-            ],
-            "The tag is a token like any other: the source begins with it.": [
-                [88, 907, 43, 0],
-                [88, 907, 3120, 1, 0],
-                [58100, 214],
-            ],
+            "A source ends with `</s>`, which has an id, too.": without("</s>"),
+            "The tag is a token like any other: the source begins with it.": without(">>ita<<"),
             "`s` is a piece, but it has no line in `vocab.json`: it becomes `<unk>`, and is not "
-            "left out.": [
-                [6, 88, 907, 43, 0],
-                [6, 88, 907, 3120, 0],
-                [58100, 214],
-            ],
+            "left out.": without("s"),
             "Marian starts decoding with padding, not with `</s>`.": solution_13_2(start="</s>"),
         },
         hints=(
@@ -253,49 +245,16 @@ Write down your six answers first. Then run the cell below.
 """,
         solution=solution_13_3,
         mistakes={
-            "Item 1: both have the same shapes, and no name says what a tensor means.": [
-                True,
-                False,
-                True,
-                False,
-                False,
-                True,
-            ],
-            "Item 2: `q_proj.weight` is 16×16, and so is its transpose.": [
-                False,
-                True,
-                True,
-                False,
-                False,
-                True,
-            ],
-            "Item 3: `fc1.weight` is 32×16, and its transpose is not.": [
-                False,
-                False,
-                False,
-                False,
-                False,
-                True,
-            ],
-            "Item 4: an activation has no weights, so no tensor can contradict the config.": [
-                False,
-                False,
-                True,
-                True,
-                False,
-                True,
-            ],
+            "Item 1: both have the same shapes, and no name says what a tensor means.": all_but(1),
+            "Item 2: `q_proj.weight` is 16×16, and so is its transpose.": all_but(2),
+            "Item 3: `fc1.weight` is 32×16, and its transpose is not.": all_but(3),
+            "Item 4: an activation has no weights, so no tensor contradicts the config.": all_but(
+                4
+            ),
             "Item 5: heads are a way of splitting 16 features. The matrices are 16×16 for any "
-            "number of them.": [False, False, True, False, True, True],
+            "number of them.": all_but(5),
             "Item 6: the tensors of the second layer are in the file and have no place in the "
-            "model. A reader that ignores what is left over would not notice.": [
-                False,
-                False,
-                True,
-                False,
-                False,
-                False,
-            ],
+            "model. A reader that ignores what is left over would not notice.": all_but(6),
         },
         hints=(
             "`read_model` compares two things, and both before it reads a number: which names the "
@@ -332,12 +291,6 @@ mistakes that are small.
                 "checkpoints whose config says `scale_embedding: false`, all is well.",
             ),
             Bug(
-                "ch13_pretrained.model_never_scales",
-                "The encoder's states differ from the published model's at every position. The "
-                "model seems to know where a word stands better than which word it is. With "
-                "`scale_embedding: false` in the config, all is well.",
-            ),
-            Bug(
                 "ch13_pretrained.model_uses_relu",
                 "What goes into the first encoder layer is right, and so is its attention. What "
                 "comes out of the layer is a little off, and after each further layer more so.",
@@ -350,9 +303,9 @@ mistakes that are small.
             ),
             Bug(
                 "ch13_pretrained.model_is_pre_norm",
-                "No checkpoint of opus-mt can be read: `model.encoder.layer_norm.weight` is said to "
-                "be missing. Without that comparison of names the model runs, and what comes out "
-                "of the first encoder layer is already off.",
+                "No checkpoint of opus-mt can be read: it is said to lack "
+                "`model.encoder.layer_norm.weight`. Without that comparison of names the model "
+                "runs, and what comes out of the first encoder layer is already off.",
             ),
             Bug(
                 "ch13_pretrained.model_forgets_its_bias",
