@@ -28,7 +28,7 @@ from transformer.pretrained import (
 # --- 13.2 -----------------------------------------------------------------------------------------
 
 PIECES = {"<unk>": 0, "</s>": 2, "▁I": 9, "▁love": 31, "▁you": 12, "▁cat": 57, "s": 4, "▁ti": 310}
-TOKENS: list[str] = "</s> <unk> >>ita<< ▁you ▁I ▁ti ▁love ▁cat <pad>".split()
+TOKENS = "</s> <unk> >>ita<< ▁you ▁I ▁ti ▁love ▁cat <pad>".split()
 VOCABULARY: dict[str, int] = dict(
     zip(TOKENS, (0, 1, 6, 43, 88, 214, 907, 3120, 58100), strict=True)
 )
