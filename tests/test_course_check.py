@@ -57,6 +57,7 @@ def test_with_the_solutions_everything_is_theirs(mine: Path, capsys) -> None:
     assert main(["course", "check", "3", "--folder", str(mine)]) == 0
     said = capsys.readouterr().out
     assert "5 of 5 yours · 100 % of the blocks are yours" in said
+    assert re.search(r"it finds \d+ of \d+ known mistakes", said), "of the test that is theirs"
     assert "3.1 is right." in said and "Keys are hidden *before* the softmax" in said
     assert Folder.open(mine).state.passed == CHAPTER
     notebook = (mine / "notebooks" / "03_attention.ipynb").read_text(encoding="utf-8")

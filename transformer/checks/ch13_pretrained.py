@@ -178,9 +178,8 @@ def model_suspects(right: PlainMarian) -> dict[str, PlainMarian]:
     other = F.relu if right.activation is F.silu else F.silu
     name = {F.relu: "ReLU", F.silu: "SiLU"}[right.activation]
     root = "√d_model"
-    scaled = "the config's scale_embedding"
-    unscaled = f"The embedding is not multiplied by {root}: it is {scaled}."
-    needless = f"The embedding is multiplied by {root}, which is not {scaled}."
+    unscaled = f"The embedding is not multiplied by {root}, but scale_embedding is True."
+    needless = f"The embedding is multiplied by {root}, but scale_embedding is False."
     twice = f"The embedding is multiplied by {root} twice: a TokenEmbedding does it already."
     interleaved = "Sines and cosines of the positions alternate: this model has them in halves."
     spaced = "The positions have fairseq's frequencies: Marian's are those of the paper."
@@ -193,6 +192,9 @@ def model_suspects(right: PlainMarian) -> dict[str, PlainMarian]:
         spaced: replace(right, positions=spaced_as_fairseq),
         f"The activation is not the config's, {name}.": replace(right, activation=other),
         f"It is GELU that is computed, not {name}.": replace(right, activation=F.gelu),
+        "The encoder has as many heads as the decoder: its own number is encoder_heads.": replace(
+            right, heads=(right.heads[1], right.heads[1])
+        ),
         "The norms come before the sublayers: this model is post-norm.": replace(
             right, pre_norm=True
         ),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from transformer.pretrained import PublishedTransformer, read_model
 
 CHECK = "check_read_model"
-CAUGHT_BY = "which is not the config's"
+CAUGHT_BY = "but scale_embedding is False"
 
 
 def wrong(folder):
