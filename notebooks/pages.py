@@ -30,7 +30,7 @@ OPTIONAL = (13,)  # the one beyond them that has exercises
 # Chapters to be read, and exercises to be done. Everything else is borrowed from the library.
 CUTS: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "90 minutes": ((3,), ("3.3", "3.2", "3.1")),
-    "a day": ((0, 3, 4, 8), ("3.3", "3.1", "4.2", "4.1", "8.1", "8.3", "8.4", "12.2")),
+    "a day": ((0, 3, 4, 8), ("3.3", "3.1", "4.2", "4.1", "8.1", "8.2", "8.4", "12.2")),
     "a week": (
         tuple(CORE),
         tuple(
