@@ -22,18 +22,28 @@ from transformer.course.lessons import lesson  # noqa: E402
 
 __all__ = ["CORE", "CUTS", "OUT", "TABLES", "VARIANTS", "between", "replaced", "write"]
 
+MISSING = "*write the test*"  # the kind that a week leaves out
 KINDS = ("by hand", "predict, then run", "write the block", "find the bug", "write the test")
 CORE = range(13)  # the chapters that everybody reads
+OPTIONAL = (13,)  # the one beyond them that has exercises
 
 # Chapters to be read, and exercises to be done. Everything else is borrowed from the library.
 CUTS: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "90 minutes": ((3,), ("3.3", "3.2", "3.1")),
-    "a day": ((0, 3, 4, 8), ("3.3", "3.1", "4.2", "4.1", "8.1", "8.3", "8.4", "12.2")),
+    "a day": ((0, 3, 4, 8), ("3.3", "3.1", "4.2", "4.1", "8.1", "8.2", "8.4", "12.2")),
     "a week": (
         tuple(CORE),
-        tuple(task.id for task in all_exercises() if task.kind != "write the test"),
+        tuple(
+            task.id
+            for task in all_exercises()
+            if task.chapter in CORE and task.kind != "write the test"
+        ),
     ),
-    "everything": (tuple(CORE), tuple(task.id for task in all_exercises())),
+    "ten evenings": (
+        tuple(CORE),
+        tuple(task.id for task in all_exercises() if task.chapter in CORE),
+    ),
+    "everything": ((*CORE, *OPTIONAL), tuple(task.id for task in all_exercises())),
 }
 
 
@@ -52,16 +62,28 @@ def times() -> str:
     rows = [("chapter", "reading", *KINDS, "exercises", "all"), ("---",) * 9]
     sums = [0] * 8
     for number in CORE:
-        tasks = of_chapter(number)
-        by_kind = [total(task for task in tasks if task.kind == kind) for kind in KINDS]
-        reading = lesson(number).minutes
-        numbers = [reading, *by_kind, total(tasks), reading + total(tasks)]
-        sums = [a + b for a, b in zip(sums, numbers, strict=True)]
-        about = lesson(number)
-        title = f"{number} · [{about.title}](notebooks/{about.notebook}.ipynb)"
-        rows.append((title, *(str(n or "") for n in numbers)))
-    rows.append(("**all, in hours**", *(f"**{hours(n)}**" for n in sums)))
+        minutes = minutes_of(number)
+        sums = [a + b for a, b in zip(sums, minutes, strict=True)]
+        rows.append((titled(number), *(str(n or "") for n in minutes)))
+    rows.append(("**0 to 12, in hours**", *(f"**{hours(n)}**" for n in sums)))
+    for number in OPTIONAL:
+        title = f"{titled(number)}, optional"
+        rows.append((title, *(str(n or "") for n in minutes_of(number))))
     return lines(rows)
+
+
+def minutes_of(number: int) -> list[int]:
+    """Return the minutes of a chapter: reading, the exercises by kind, all of them, and the sum."""
+    tasks = of_chapter(number)
+    by_kind = [total(task for task in tasks if task.kind == kind) for kind in KINDS]
+    reading = lesson(number).minutes
+    return [reading, *by_kind, total(tasks), reading + total(tasks)]
+
+
+def titled(number: int) -> str:
+    """Return the number and title of a chapter, as a link."""
+    about = lesson(number)
+    return f"{number} · [{about.title}](notebooks/{about.notebook}.ipynb)"
 
 
 def cuts() -> str:
@@ -70,7 +92,7 @@ def cuts() -> str:
     for name, (chapters, names) in CUTS.items():
         reading = sum(lesson(number).minutes for number in chapters)
         doing = total(map(exercise, names))
-        read = "0 to 12" if chapters == tuple(CORE) else ", ".join(map(str, chapters))
+        read = ", ".join(map(str, chapters)) if len(chapters) < 10 else f"0 to {chapters[-1]}"
         times = map(hours, (reading, doing, reading + doing))
         rows.append((name, read, told(names), *times))
     return lines(rows)
@@ -78,9 +100,10 @@ def cuts() -> str:
 
 def told(names: tuple[str, ...]) -> str:
     """Return which exercises these are, in words if they are many."""
-    if len(names) == len(all_exercises()):
-        return f"all {len(names)}"
-    return ", ".join(names) if len(names) < 12 else f"{len(names)}: all but *write the test*"
+    if len(names) < 12:
+        return ", ".join(names)
+    kinds = {exercise(name).kind for name in names}
+    return f"all {len(names)}" if len(kinds) == len(KINDS) else f"{len(names)}: all but {MISSING}"
 
 
 def ablations() -> str:

@@ -441,6 +441,7 @@ def mask_tokens(w: World) -> None:
     "pretrained.PublishedTransformer",
     "pretrained.fairseq_positions",
     "pretrained.half_positions",
+    "pretrained.layer_names",
     "pretrained.published_name",
     "pretrained.published_names",
     "pretrained.published_weights",
@@ -458,6 +459,7 @@ def read_and_write_published_weights(w: World) -> None:
     pretrained.read_model(pretrained.save_pretrained(model, w.folder / "published"))
     published_place(w.folder)
     pretrained.half_positions(3, 4)
+    pretrained.layer_names("decoder")
     pretrained.fairseq_positions(3, 4)
     pretrained.published_name("encoder.layers.0.feed_forward.w_1.weight")
 

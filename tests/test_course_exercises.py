@@ -13,9 +13,9 @@ from test_repository import words
 from transformer import checks
 from transformer.checks.claims import CheckError
 from transformer.course import borrow, report
-from transformer.course.chapters import task_cells
+from transformer.course.chapters import chapter, task_cells
 from transformer.course.exercise import FindBug, WriteBlock
-from transformer.course.exercises import all_exercises, exercise
+from transformer.course.exercises import all_exercises, exercise, of_chapter
 from transformer.course.folder import Folder, State
 from transformer.course.hunts import bug_text, with_library
 from transformer.course.judging import difference, judge
@@ -38,15 +38,23 @@ def test_a_task_is_short_enough_for_a_cell(name: str) -> None:
     assert max(map(len, one.task.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("number", sorted({one.chapter for one in EXERCISES}))
+def test_a_reader_meets_the_exercises_in_the_order_of_their_numbers(number: int) -> None:
+    notebook = chapter(Folder("mine", State("mine")), lesson(number), LESSONS)
+    text = "\n".join(cell.source for cell in notebook.cells)
+    ids = re.findall(r"^### Exercise (\d+\.\d+) ", text, re.MULTILINE)
+    assert ids == [one.id for one in of_chapter(number)]
+
+
 @pytest.mark.parametrize("name", [one.id for one in EXERCISES if isinstance(one, WriteBlock)])
 def test_an_emptied_block_is_borrowed(name: str) -> None:
     one = exercise(name)
-    chapter = lesson(one.chapter)
-    text = emptied(source(chapter.module, one.target.partition(".")[0]), one.target, one.keep)
-    copy = types.ModuleType(f"copied.{chapter.module}")
+    about = lesson(one.chapter)
+    text = emptied(source(about.module, one.target.partition(".")[0]), one.target, one.keep)
+    copy = types.ModuleType(f"copied.{about.module}")
     sys.modules[copy.__name__] = copy
     try:
-        vars(copy).update(vars(chapter.load()), __name__=copy.__name__, borrow=borrow)
+        vars(copy).update(vars(about.load()), __name__=copy.__name__, borrow=borrow)
         exec(text, vars(copy))
         answer = getattr(copy, one.target.partition(".")[0])
         target = definition(ast.parse(text), one.target)

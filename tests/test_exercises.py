@@ -224,7 +224,7 @@ def test_a_value_of_another_form_is_seen(value: Any, form: str) -> None:
     assert not has_form(value, form)
 
 
-@pytest.mark.parametrize("number", range(1, 13))
+@pytest.mark.parametrize("number", sorted({found.chapter for found in all_exercises()}))
 def test_a_chapter_lists_its_exercises(number: int) -> None:
     path = Path(transformer.__file__).parent / f"{lessons.lesson(number).module}.py"
     prose = re.sub(r"^# ?", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -20,6 +20,7 @@ pytest.importorskip("sentencepiece", reason="an extra of the tests")
 import published_models as made
 from published_models import SENTENCES
 
+from transformer.checks.plain_marian import plain
 from transformer.inference import IncrementalDecoder, RecomputingDecoder, beam_search, greedy_search
 from transformer.pretrained import (
     PublishedConfig,
@@ -50,6 +51,7 @@ KINDS: dict[str, tuple[Callable, dict[str, Any], dict[str, Any]]] = {
     ),
     "marian-renormalized": (made.marian, {}, {"renormalize_logits": True, "length_penalty": 0.0}),
     "marian-separate": (made.marian, SEPARATE, {}),
+    "marian-two": (made.marian, SEPARATE | {"activation_function": "swish"}, {}),
     "fsmt": (made.fsmt, {}, {"length_penalty": 1.15}),
     "fsmt-tied": (made.fsmt, {"tgt_vocab_size": 40, "tie_word_embeddings": True}, {}),
     "m2m100": (made.m2m100, {}, {"forced_bos_token_id": 7, "early_stopping": True}),
@@ -91,6 +93,19 @@ def test_states_and_logits_equal_those_of_transformers(kind: str, checkpoint: Ca
     assert (memory - want.encoder_last_hidden_state)[real].abs().max() < 1e-5
     torch.testing.assert_close(ours.decode(tgt, memory, src), want.logits, atol=1e-5, rtol=1e-5)
     assert want.logits.std() > 1
+
+
+@pytest.mark.parametrize("kind", ["marian", "marian-relu-stop", "marian-two"])
+@torch.no_grad()
+def test_the_plain_model_of_the_checks_equals_transformers(kind: str, checkpoint: Callable) -> None:
+    """Otherwise the checks of chapter 13 would compare with what the course believes."""
+    theirs, folder = checkpoint(kind)
+    config = read_model(folder).config
+    src, real, tgt = made.batch(theirs)
+    want = theirs(input_ids=src, attention_mask=real.long(), decoder_input_ids=tgt, use_cache=False)
+    ours = plain(load_file(folder / "model.safetensors"), config)
+    assert (ours.memory(src) - want.encoder_last_hidden_state)[real].abs().max() < 1e-5
+    torch.testing.assert_close(ours.logits(tgt, src), want.logits, atol=1e-5, rtol=1e-5)
 
 
 def generated(model: Any, beam_size: int, max_len: int) -> tuple[list[list[int]], list[float]]:

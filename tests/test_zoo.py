@@ -21,6 +21,7 @@ from transformer import (
     model,
     multi_head,
     positional_encoding,
+    pretrained,
     residual_norm,
     training,
     zoo,
@@ -56,6 +57,10 @@ RIGHT = {
     "check_sample": inference.sample,
     "check_decode_position": inference.decode_position,
     "check_incremental": inference.IncrementalDecoder,
+    "check_half_positions": pretrained.half_positions,
+    "check_layer_names": pretrained.layer_names,
+    "check_published_model": pretrained.PublishedTransformer,
+    "check_read_model": pretrained.read_model,
     "check_shard": distributed.shard,
     "check_scores": metrics.scores,
 }

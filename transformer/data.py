@@ -770,10 +770,10 @@ def epoch(pairs: Sequence[Pair], max_tokens: int, seed: int, skip: int = 0) -> I
 #
 # |  | exercise | kind | minutes |  |
 # | --- | --- | --- | --- | --- |
-# | 10.1 | Three merges on paper | by hand | 10 | ★☆☆ |
-# | 10.2 | A rectangle of ids | write the block | 10 | ★☆☆ |
-# | 10.3 | It depends on the batch | find the bug | 10 | ★★☆ |
-# | 10.4 | Batches by length | write the block | 25 | ★★☆ |
+# | 10.1 | A rectangle of ids | write the block | 10 | ★☆☆ |
+# | 10.2 | Batches by length | write the block | 25 | ★★☆ |
+# | 10.3 | Three merges on paper | by hand | 10 | ★☆☆ |
+# | 10.4 | It depends on the batch | find the bug | 10 | ★★☆ |
 # | 10.5 | A test for batches | write the test | 20 | ★★★ |
 #
 # `python -m transformer course start mine` makes a folder of your own with all of them. There

@@ -522,8 +522,8 @@ class Decoder(nn.Module):
 # |  | exercise | kind | minutes |  |
 # | --- | --- | --- | --- | --- |
 # | 8.1 | The causal mask | write the block | 5 | ★☆☆ |
-# | 8.2 | How far does a word reach? | predict, then run | 10 | ★☆☆ |
-# | 8.3 | A layer of the decoder | write the block | 25 | ★★☆ |
+# | 8.2 | A layer of the decoder | write the block | 25 | ★★☆ |
+# | 8.3 | How far does a word reach? | predict, then run | 10 | ★☆☆ |
 # | 8.4 | Too good to be true | find the bug | 15 | ★★☆ |
 # | 8.5 | A test that finds a leak | write the test | 25 | ★★★ |
 #

@@ -497,9 +497,9 @@ class Encoder(nn.Module):
 #
 # |  | exercise | kind | minutes |  |
 # | --- | --- | --- | --- | --- |
-# | 7.1 | One layer, one word, on paper | by hand | 10 | ★☆☆ |
-# | 7.2 | What the memory depends on | predict, then run | 10 | ★☆☆ |
-# | 7.3 | A layer of the encoder | write the block | 20 | ★★☆ |
+# | 7.1 | A layer of the encoder | write the block | 20 | ★★☆ |
+# | 7.2 | One layer, one word, on paper | by hand | 10 | ★☆☆ |
+# | 7.3 | What the memory depends on | predict, then run | 10 | ★☆☆ |
 # | 7.4 | Six layers, and something is missing | find the bug | 15 | ★★☆ |
 # | 7.5 | A test for a layer | write the test | 30 | ★★★ |
 #

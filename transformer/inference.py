@@ -1028,12 +1028,12 @@ def beam_search(
 #
 # |  | exercise | kind | minutes |  |
 # | --- | --- | --- | --- | --- |
-# | 12.1 | Two beams on paper | by hand | 10 | ★☆☆ |
+# | 12.1 | One position, with a cache | write the block | 25 | ★★☆ |
 # | 12.2 | Greedy search | write the block | 20 | ★☆☆ |
-# | 12.3 | Cached is not uncached | find the bug | 20 | ★★☆ |
-# | 12.4 | One position, with a cache | write the block | 25 | ★★☆ |
-# | 12.5 | A test for a search | write the test | 25 | ★★★ |
-# | 12.6 | Beam search | write the block | 45 | ★★★ |
+# | 12.3 | Beam search | write the block | 45 | ★★★ |
+# | 12.4 | Two beams on paper | by hand | 10 | ★☆☆ |
+# | 12.5 | Cached is not uncached | find the bug | 20 | ★★☆ |
+# | 12.6 | A test for a search | write the test | 25 | ★★★ |
 #
 # `python -m transformer course start mine` makes a folder of your own with all of them. There
 # `course check 12` says what is wrong, and `course hint 12.1` gives a hint.

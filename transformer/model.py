@@ -848,10 +848,10 @@ def load_model(folder: str | Path) -> Transformer:
 #
 # |  | exercise | kind | minutes |  |
 # | --- | --- | --- | --- | --- |
-# | 9.1 | How many parameters? | by hand | 10 | ★☆☆ |
-# | 9.2 | Which parameters learn from a batch? | predict, then run | 10 | ★★☆ |
-# | 9.3 | All parts are right | find the bug | 20 | ★★☆ |
-# | 9.4 | The whole model | write the block | 40 | ★★★ |
+# | 9.1 | The whole model | write the block | 40 | ★★★ |
+# | 9.2 | How many parameters? | by hand | 10 | ★☆☆ |
+# | 9.3 | Which parameters learn from a batch? | predict, then run | 10 | ★★☆ |
+# | 9.4 | All parts are right | find the bug | 20 | ★★☆ |
 # | 9.5 | A test for a whole model | write the test | 30 | ★★★ |
 #
 # `python -m transformer course start mine` makes a folder of your own with all of them. There

@@ -311,27 +311,33 @@ class PublishedTransformer(Transformer):
 
 
 # %% [markdown]
-# Now the table that you filled in. All families use these names:
+# Now the table that you filled in. All families use these names. The decoder has a third sublayer,
+# whose norm stands in the middle, so what is called `final_layer_norm` moves:
+
 
 # %% tags=["exercise"]
-ENCODER_LAYER = {
-    "self_attention.w_q": "self_attn.q_proj",
-    "self_attention.w_k": "self_attn.k_proj",
-    "self_attention.w_v": "self_attn.v_proj",
-    "self_attention.w_o": "self_attn.out_proj",
-    "residuals.0.norm": "self_attn_layer_norm",
-    "feed_forward.w_1": "fc1",
-    "feed_forward.w_2": "fc2",
-    "residuals.1.norm": "final_layer_norm",
-}
-DECODER_LAYER = ENCODER_LAYER | {
-    "cross_attention.w_q": "encoder_attn.q_proj",
-    "cross_attention.w_k": "encoder_attn.k_proj",
-    "cross_attention.w_v": "encoder_attn.v_proj",
-    "cross_attention.w_o": "encoder_attn.out_proj",
-    "residuals.1.norm": "encoder_attn_layer_norm",
-    "residuals.2.norm": "final_layer_norm",
-}
+def layer_names(stack: str) -> dict[str, str]:
+    """Return the published name of each module in a layer of the "encoder" or the "decoder"."""
+    names = {
+        "self_attention.w_q": "self_attn.q_proj",
+        "self_attention.w_k": "self_attn.k_proj",
+        "self_attention.w_v": "self_attn.v_proj",
+        "self_attention.w_o": "self_attn.out_proj",
+        "residuals.0.norm": "self_attn_layer_norm",
+        "feed_forward.w_1": "fc1",
+        "feed_forward.w_2": "fc2",
+    }
+    if stack == "encoder":
+        return names | {"residuals.1.norm": "final_layer_norm"}
+    return names | {
+        "cross_attention.w_q": "encoder_attn.q_proj",
+        "cross_attention.w_k": "encoder_attn.k_proj",
+        "cross_attention.w_v": "encoder_attn.v_proj",
+        "cross_attention.w_o": "encoder_attn.out_proj",
+        "residuals.1.norm": "encoder_attn_layer_norm",
+        "residuals.2.norm": "final_layer_norm",
+    }
+
 
 # %% [markdown]
 # What stands around the layers differs by family: the tables of embeddings, and the bias of the
@@ -346,8 +352,7 @@ def published_name(name: str) -> str:
     """
     stack, *number, part = name.split(".", 3) if ".layers." in name else name.split(".", 1)
     module, leaf = part.rsplit(".", 1)
-    layer = ENCODER_LAYER if stack == "encoder" else DECODER_LAYER
-    theirs = {"norm": "layer_norm"} | layer
+    theirs = {"norm": "layer_norm"} | layer_names(stack)
     return ".".join(["model", stack, *number, theirs[module], leaf.replace("gain", "weight")])
 
 
@@ -494,6 +499,27 @@ def save_pretrained(
 # assert all(after[name].equal(tensor) for name, tensor in before.items())
 
 # %% [markdown]
+# ### The check
+#
+# The checks need no `transformers`. They make small checkpoints themselves, and compare with a
+# Marian model that is written plainly, as functions of a file's tensors. They try the usual
+# mistakes: positions in pairs, two norms exchanged, the root of the embedding forgotten or taken
+# twice, a bias left out, another first token, a tensor that keeps its random numbers.
+
+# %% tags=["active-ipynb"]
+# from transformer.checks import (
+#     check_half_positions,
+#     check_layer_names,
+#     check_published_model,
+#     check_read_model,
+# )
+#
+# check_half_positions(half_positions)
+# check_layer_names(layer_names)
+# check_published_model(PublishedTransformer)
+# check_read_model(read_model)
+
+# %% [markdown]
 # ### What does not fit is refused
 #
 # A checkpoint of another architecture, one with a missing tensor, or a wrong size:
@@ -609,14 +635,29 @@ def save_pretrained(
 # The folder `runs/tuned` is again one that `transformers` loads.
 
 # %% [markdown]
+# ## Exercises
+#
+# |  | exercise | kind | minutes |  |
+# | --- | --- | --- | --- | --- |
+# | 13.1 | The table of names | write the block | 15 | ★☆☆ |
+# | 13.2 | The ids of a sentence | by hand | 10 | ★☆☆ |
+# | 13.3 | Which mistakes raise an error? | predict, then run | 10 | ★★☆ |
+# | 13.4 | It loads, and writes nonsense | find the bug | 20 | ★★☆ |
+# | 13.5 | A test for a reader of checkpoints | write the test | 25 | ★★★ |
+#
+# `python -m transformer course start mine` makes a folder of your own with all of them. There
+# `course check 13` says what is wrong, and `course hint 13.1` gives a hint.
+
+# %% [markdown]
 # ## Summary
 #
 # A published checkpoint is a table of names and tensors, a config, a vocabulary and rules of
 # search. Your blocks run it: the names are mapped, and each difference from the paper is an
 # option. Only a comparison of numbers shows that all of them are right.
 #
-# **Write it from memory**: close the chapter and write `half_positions` and the table
-# `ENCODER_LAYER`; the cell "Equal to `transformers`" says whether they are right.
+# **Write it from memory**: close the chapter and write `half_positions` and `layer_names`;
+# `check_half_positions(half_positions)` and `check_layer_names(layer_names)` say whether they are
+# right.
 
 # %% [markdown]
 # ## Paper and code
@@ -629,6 +670,19 @@ def save_pretrained(
 # | one table (section 3.4) | one, two or three, and a bias | `tables`, `logits_bias` |
 # | decoding starts with `<s>` | with padding, or `</s>` | `bos_id` |
 # | 16-bit numbers were not used | files in float16 | read as float32 |
+
+# %% [markdown]
+# **Shapes so far**
+#
+# | what | shape | in the tiny model | in opus-mt |
+# |---|---|---|---|
+# | one table of embeddings | `vocab d_model` | (50, 16) | (58101, 512) |
+# | positions | `t d_model` | (64, 16) | (512, 512) |
+# | $W_q$, $W_k$, $W_v$, $W_o$ | `d_model d_model` | (16, 16) | (512, 512) |
+# | `fc1` | `d_ff d_model` | (32, 16) | (2048, 512) |
+# | `final_logits_bias` | `1 vocab` | (1, 50) | (1, 58101) |
+# | memory | `b k d_model` | (8, 12, 16) | (64, 8, 512) |
+# | logits | `b t vocab` | (8, 6, 50) | (64, 8, 58101) |
 #
 # [Chapter 14](14_distributed.ipynb) trains one model with several processes, and
 # [chapter 15](15_fast_training.ipynb) makes each of them fast.

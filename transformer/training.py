@@ -961,10 +961,10 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 #
 # |  | exercise | kind | minutes |  |
 # | --- | --- | --- | --- | --- |
-# | 11.1 | The learning rate | write the block | 10 | ★☆☆ |
-# | 11.2 | A smoothed loss on paper | by hand | 10 | ★☆☆ |
-# | 11.3 | The loss | write the block | 20 | ★★☆ |
-# | 11.4 | One step of training | write the block | 30 | ★★☆ |
+# | 11.1 | The loss | write the block | 20 | ★★☆ |
+# | 11.2 | The learning rate | write the block | 10 | ★☆☆ |
+# | 11.3 | One step of training | write the block | 30 | ★★☆ |
+# | 11.4 | A smoothed loss on paper | by hand | 10 | ★☆☆ |
 # | 11.5 | The curve looks strange | find the bug | 15 | ★★☆ |
 # | 11.6 | A test for a loss | write the test | 25 | ★★★ |
 #

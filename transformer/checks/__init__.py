@@ -36,6 +36,12 @@ from transformer.checks.ch12_inference import (
     check_incremental,
     check_sample,
 )
+from transformer.checks.ch13_pretrained import (
+    check_half_positions,
+    check_layer_names,
+    check_published_model,
+    check_read_model,
+)
 from transformer.checks.ch14_distributed import check_shard
 from transformer.checks.harness import CheckError
 from transformer.checks.scoring import check_scores
@@ -55,8 +61,10 @@ __all__ = [
     "check_encoder_layer",
     "check_feed_forward",
     "check_greedy",
+    "check_half_positions",
     "check_head_weights",
     "check_incremental",
+    "check_layer_names",
     "check_layer_norm",
     "check_loss",
     "check_model",
@@ -65,6 +73,8 @@ __all__ = [
     "check_padding_mask",
     "check_positional_encoding",
     "check_positions",
+    "check_published_model",
+    "check_read_model",
     "check_residual",
     "check_sample",
     "check_schedule",

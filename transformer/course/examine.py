@@ -48,9 +48,10 @@ class Examiner:
         if found is not None:
             return self.explained(found)
         answer = getattr(module, task.name.partition(".")[0])
-        claim = complaint(task, answer)
+        remarks: list[str] = []
+        claim = complaint(task, answer, remarks)
         if not claim:
-            return self.explained(Row(task.id, YOURS))
+            return self.explained(Row(task.id, YOURS, note="; ".join(remarks)))
         if isinstance(task, WriteBlock):
             culprit = self.culprit(task)
             if culprit:
@@ -105,10 +106,10 @@ class Examiner:
         return "right by itself, but not with your earlier chapters"
 
 
-def complaint(task: Exercise, answer: Any) -> str:
-    """Return what is wrong with an answer, or nothing."""
+def complaint(task: Exercise, answer: Any, remarks: list[str] | None = None) -> str:
+    """Return what is wrong with an answer, or nothing; add to `remarks` what there is to say."""
     try:
-        quietly(judge, task, answer)
+        remark = quietly(judge, task, answer)
     except AssertionError as error:
         return located(str(error).strip() or "an assertion fails", error, answer)
     except SystemExit:
@@ -117,6 +118,8 @@ def complaint(task: Exercise, answer: Any) -> str:
         return "it needs more memory than there is"
     except BaseException as error:  # a learner's code may raise anything
         return located(f"{type(error).__name__}: {first_line(error)}", error, answer)
+    if remark and remarks is not None:
+        remarks.append(remark)
     return ""
 
 

@@ -7,11 +7,15 @@ import torch
 from transformer.course.commands import chosen
 from transformer.course.exercise import WriteBlock
 from transformer.course.exercises import exercise
-from transformer.course.folder import find
+from transformer.course.folder import Folder, find
 from transformer.course.home import use_folder
+from transformer.course.lessons import LESSONS
 from transformer.course.rows import share
 from transformer.course.running import examine
 from transformer.translator import Translator
+
+LAST = next(one.number for one in LESSONS if one.module == "inference")
+"""The last chapter of which the translator is made."""
 
 
 def translate_with(package: str, text: str) -> str:
@@ -22,10 +26,15 @@ def translate_with(package: str, text: str) -> str:
     use_folder(package)
     translation = translated(package, text)
     folder = find(next(iter(importlib.import_module(package).__path__)))
-    blocks = [name for name in chosen(folder, ()) if isinstance(exercise(name), WriteBlock)]
-    percent = share(examine(folder, blocks))
+    percent = share(examine(folder, blocks_of_the_translator(folder)))
     print(f"{text} → {translation}, {percent} % yours")
     return translation
+
+
+def blocks_of_the_translator(folder: Folder) -> list[str]:
+    """List the blocks of the chapters that end with the search; later ones are not used."""
+    blocks = [name for name in chosen(folder, ()) if isinstance(exercise(name), WriteBlock)]
+    return [name for name in blocks if exercise(name).chapter <= LAST]
 
 
 def translated(package: str, text: str) -> str:

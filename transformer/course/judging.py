@@ -13,15 +13,19 @@ from transformer.course.exercise import Answer, Exercise, FindBug, WriteBlock, W
 from transformer.course.lessons import lesson
 
 
-def judge(exercise: Exercise, answer: Any) -> None:
-    """Raise a CheckError that says what is wrong with an answer."""
+def judge(exercise: Exercise, answer: Any) -> str:
+    """Raise a CheckError that says what is wrong with an answer, or return a remark on a right one.
+
+    There is one for tests: how many of the known mistakes they find.
+    """
     if isinstance(exercise, WriteBlock | FindBug):
         check, options = check_of(exercise)
         check(checked(exercise, answer), **options)
     elif isinstance(exercise, WriteTest):
-        judge_test(exercise, answer)
+        return judge_test(exercise, answer)
     elif isinstance(exercise, Answer):
         judge_value(exercise, answer)
+    return ""
 
 
 def check_of(exercise: WriteBlock | FindBug) -> tuple[Callable[..., None], dict[str, Any]]:
@@ -108,8 +112,11 @@ def shown(value: Any) -> str:
 # --- tests ----------------------------------------------------------------------------------------
 
 
-def judge_test(exercise: WriteTest, test: Callable[[Any], None]) -> None:
-    """Expect a test to accept what is right, and to refuse enough of the known mistakes."""
+def judge_test(exercise: WriteTest, test: Callable[[Any], None]) -> str:
+    """Expect a test to accept what is right, and to refuse enough of the known mistakes.
+
+    Returns how many it refuses.
+    """
     error = refused(test, reference(exercise))
     if error is not None:
         message = f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
@@ -117,9 +124,12 @@ def judge_test(exercise: WriteTest, test: Callable[[Any], None]) -> None:
     results = list(verdicts(exercise, test))
     survivors = [sentence for sentence, caught in results if not caught]
     killed = len(results) - len(survivors)
+    found = f"it finds {killed} of {len(results)} known mistakes"
     if killed < exercise.at_least:
-        found = f"it finds {killed} of {len(results)} known mistakes, wanted {exercise.at_least}"
-        raise CheckError(f"{found}. It lets this one pass: {survivors[0]}")
+        raise CheckError(
+            f"{found}, wanted {exercise.at_least}. It lets this one pass: {survivors[0]}"
+        )
+    return f"{found}. It lets this one pass: {survivors[0]}" if survivors else found
 
 
 def verdicts(exercise: WriteTest, test: Callable[[Any], None]) -> Iterator[tuple[str, bool]]:

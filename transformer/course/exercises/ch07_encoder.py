@@ -18,13 +18,13 @@ from transformer.course.exercise import (
 from transformer.encoder import Encoder
 from transformer.residual_norm import PreNorm
 
-# --- 7.1 ------------------------------------------------------------------------------------------
+# --- 7.2 ------------------------------------------------------------------------------------------
 
 WORDS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 2.0, 0.0], [0.0, 0.0, 0.0, 6.0]])
 SHARES = torch.tensor([1.0, 3.0, 4.0])  # the exponentials of the scores of `a`
 
 
-def solution_7_1() -> list[list[float]]:
+def solution_7_2() -> list[list[float]]:
     """Attend to the two words that are shown, add, then let the hidden unit write, and add."""
     x = WORDS[0] + mixed(SHARES[:2])
     return [x.tolist(), (x + written(x)).tolist()]
@@ -55,10 +55,10 @@ def without_second_residual() -> list[list[float]]:
     return [x.tolist(), written(x).tolist()]
 
 
-# --- 7.2 ------------------------------------------------------------------------------------------
+# --- 7.3 ------------------------------------------------------------------------------------------
 
 
-def solution_7_2() -> list[bool]:
+def solution_7_3() -> list[bool]:
     """Compute the memory of five words before and after each change."""
     torch.manual_seed(0)
     encoder = Encoder(n_layers=2, d_model=24, n_heads=4, d_ff=48).eval()
@@ -118,8 +118,43 @@ def test_7_5(implementation: Callable[..., Any]) -> None:
 
 
 EXERCISES: list[Exercise] = [
-    ByHand(
+    WriteBlock(
         id="7.1",
+        title="A layer of the encoder",
+        minutes=20,
+        difficulty=2,
+        trains="two sublayers with their residuals, and a mask that is handed on",
+        target="EncoderLayer",
+        check="check_encoder_layer",
+        task="""
+Write `EncoderLayer`: its `__init__` and its `forward`.
+
+- `__init__` makes three attributes. `self_attention` is a `MultiHeadAttention(d_model, n_heads)`,
+  `feed_forward` is a `FeedForward(d_model, d_ff)`, and `residuals` is an `nn.ModuleList` of two
+  `residual(d_model, dropout)`, where `residual` is the class `PostNorm` or `PreNorm`.
+- `forward` takes `x`, which is `b t d_model`, and a mask that broadcasts to `b h q k`, or `None`.
+  It returns `b t d_model`.
+- A residual is called as `residual(x, sublayer)`. It calls `sublayer` on `x`, or on the norm of
+  `x`, and adds the result.
+""",
+        hints=(
+            "Each sublayer goes through a residual of its own. A residual wants a function of one "
+            "vector, and self-attention takes queries, memory and mask: wrap it in a `lambda`, in "
+            "which queries and memory are the same.",
+            "`self.residuals[0](x, lambda x: self.self_attention(x, x, mask))` is `b t d_model`, "
+            "and so is what `self.residuals[1]` makes of it. `feed_forward` needs no `lambda`.",
+        ),
+        why="""
+The layer never asks whether it is post-norm or pre-norm: the class that it was given knows where
+its norm stands. The argument of the `lambda` matters for this. In pre-norm it is the *normed*
+vector; a layer that closes over the outer `x` would attend to numbers that were never normed.
+
+There are two residuals because there are two norms to learn. One residual used twice would have the
+right shapes, pass every test of shapes, and share one gain and one bias between two sublayers.
+""",
+    ),
+    ByHand(
+        id="7.2",
         title="One layer, one word, on paper",
         minutes=10,
         difficulty=1,
@@ -140,7 +175,7 @@ $\\max(0,\\ \\text{article} - \\text{noun} + \\text{masculine} - 2)$, and writes
 
 Compute the vector of *a* after the attention sublayer and after the whole layer.
 """,
-        solution=solution_7_1,
+        solution=solution_7_2,
         mistakes={
             "`<pad>` is hidden: it takes no part in the sum of the exponentials.": with_padding(),
             "The attention sublayer has a residual: its result is added to the vector of `a`.": (
@@ -169,7 +204,7 @@ depend on how long the other sentences of the batch are.
 """,
     ),
     Predict(
-        id="7.2",
+        id="7.3",
         title="What the memory depends on",
         minutes=10,
         difficulty=1,
@@ -187,7 +222,7 @@ An encoder of two layers reads the five words of *i love you very much*, as vect
 
 Write down your five answers first. Then run the cell below.
 """,
-        solution=solution_7_2,
+        solution=solution_7_3,
         mistakes={
             "Item 1: hidden keys have the weight 0 in every layer, so no row of a word can depend "
             "on them, neither in the first layer nor later.": [False, False, True, False, False],
@@ -222,41 +257,6 @@ that cannot see the order cannot see it either. Chapter 2 is the only place wher
 
 The same argument makes padding safe. If no layer lets a word attend to padding, the memory of a
 sentence does not depend on its batch. It takes the mask in *every* layer, as exercise 7.4 shows.
-""",
-    ),
-    WriteBlock(
-        id="7.3",
-        title="A layer of the encoder",
-        minutes=20,
-        difficulty=2,
-        trains="two sublayers with their residuals, and a mask that is handed on",
-        target="EncoderLayer",
-        check="check_encoder_layer",
-        task="""
-Write `EncoderLayer`: its `__init__` and its `forward`.
-
-- `__init__` makes three attributes. `self_attention` is a `MultiHeadAttention(d_model, n_heads)`,
-  `feed_forward` is a `FeedForward(d_model, d_ff)`, and `residuals` is an `nn.ModuleList` of two
-  `residual(d_model, dropout)`, where `residual` is the class `PostNorm` or `PreNorm`.
-- `forward` takes `x`, which is `b t d_model`, and a mask that broadcasts to `b h q k`, or `None`.
-  It returns `b t d_model`.
-- A residual is called as `residual(x, sublayer)`. It calls `sublayer` on `x`, or on the norm of
-  `x`, and adds the result.
-""",
-        hints=(
-            "Each sublayer goes through a residual of its own. A residual wants a function of one "
-            "vector, and self-attention takes queries, memory and mask: wrap it in a `lambda`, in "
-            "which queries and memory are the same.",
-            "`self.residuals[0](x, lambda x: self.self_attention(x, x, mask))` is `b t d_model`, "
-            "and so is what `self.residuals[1]` makes of it. `feed_forward` needs no `lambda`.",
-        ),
-        why="""
-The layer never asks whether it is post-norm or pre-norm: the class that it was given knows where
-its norm stands. The argument of the `lambda` matters for this. In pre-norm it is the *normed*
-vector; a layer that closes over the outer `x` would attend to numbers that were never normed.
-
-There are two residuals because there are two norms to learn. One residual used twice would have the
-right shapes, pass every test of shapes, and share one gain and one bias between two sublayers.
 """,
     ),
     FindBug(

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from transformer.course.exercise import Bug, Exercise, FindBug, Predict, WriteBlock, WriteTest
 from transformer.decoder import Decoder, causal_mask
 
-# --- 8.2 ------------------------------------------------------------------------------------------
+# --- 8.3 ------------------------------------------------------------------------------------------
 
 
-def solution_8_2() -> list[int]:
+def solution_8_3() -> list[int]:
     """Replace a word and count the outputs that move, six times."""
     torch.manual_seed(0)
     decoder = Decoder(n_layers=2, d_model=24, n_heads=4, d_ff=48).eval().requires_grad_(False)
@@ -106,55 +106,8 @@ mask by `&`. PyTorch's own layers use the opposite polarity: there `True` hides.
 the other raises no error.
 """,
     ),
-    Predict(
-        id="8.2",
-        title="How far does a word reach?",
-        minutes=10,
-        difficulty=1,
-        trains="following a mask through several layers",
-        form="six whole numbers from 0 to 6",
-        task="""
-A decoder of two layers reads six target positions, numbered 0 to 5, and a memory of eight, of which
-the last two are `<pad>` and hidden by the source mask. How many of the **six outputs change** when
-
-1. target position 2 is replaced, with the causal mask,
-2. target position 2 is replaced, without a target mask,
-3. target position 2 is replaced, with the causal mask inverted (`~mask`),
-4. target position 2 is replaced, with the causal mask in the first layer and none in the second,
-5. position 3 of the memory is replaced, with the causal mask,
-6. position 7 of the memory is replaced, with the causal mask?
-
-Write down your six answers first. Then run the cell below.
-""",
-        solution=solution_8_2,
-        mistakes={
-            "Item 1: the output at position 2 itself depends on its input, so four change: 2, 3, "
-            "4 and 5.": [3, 6, 3, 6, 6, 0],
-            "Item 3: an inverted mask hides a position from itself. But the residual adds the "
-            "input of position 2 to its output.": [4, 6, 2, 6, 6, 0],
-            "Item 4: after the first layer, positions 2 to 5 have changed. In the second, all "
-            "positions attend to them.": [4, 6, 3, 4, 6, 0],
-            "Item 5: the causal mask belongs to self-attention. The source has no future to hide: "
-            "every target position attends to all of its words.": [4, 6, 3, 6, 3, 0],
-        },
-        hints=(
-            "For each question, write down which positions have changed after the first layer. In "
-            "the second layer, a position changes if it has changed already, or if it attends to "
-            "one that has. Do not forget the residual.",
-            "The target mask is `q k`, 6×6: column 2 shows which queries see position 2. The "
-            "source mask is `1 1 1 k`, with k = 8, the same for all queries.",
-        ),
-        why="""
-A causal mask is only as good as the layer in which it is missing: one layer without it is enough,
-and position 0 knows the last word. With an inverted mask the positions know the future and nothing
-of the past: the training loss is excellent, and the model cannot write a sentence.
-
-Counting what moves is the best test of any mask. It needs no other implementation, and it tests the
-effect instead of the numbers in a matrix.
-""",
-    ),
     WriteBlock(
-        id="8.3",
+        id="8.2",
         title="A layer of the decoder",
         minutes=25,
         difficulty=2,
@@ -189,6 +142,53 @@ apart, so take different ones.
 Self-attention comes first, so that a position knows what has been written when it asks the source
 what to write next. In the other order the layer trains as well, but weights trained elsewhere would
 give nonsense in it.
+""",
+    ),
+    Predict(
+        id="8.3",
+        title="How far does a word reach?",
+        minutes=10,
+        difficulty=1,
+        trains="following a mask through several layers",
+        form="six whole numbers from 0 to 6",
+        task="""
+A decoder of two layers reads six target positions, numbered 0 to 5, and a memory of eight, of which
+the last two are `<pad>` and hidden by the source mask. How many of the **six outputs change** when
+
+1. target position 2 is replaced, with the causal mask,
+2. target position 2 is replaced, without a target mask,
+3. target position 2 is replaced, with the causal mask inverted (`~mask`),
+4. target position 2 is replaced, with the causal mask in the first layer and none in the second,
+5. position 3 of the memory is replaced, with the causal mask,
+6. position 7 of the memory is replaced, with the causal mask?
+
+Write down your six answers first. Then run the cell below.
+""",
+        solution=solution_8_3,
+        mistakes={
+            "Item 1: the output at position 2 itself depends on its input, so four change: 2, 3, "
+            "4 and 5.": [3, 6, 3, 6, 6, 0],
+            "Item 3: an inverted mask hides a position from itself. But the residual adds the "
+            "input of position 2 to its output.": [4, 6, 2, 6, 6, 0],
+            "Item 4: after the first layer, positions 2 to 5 have changed. In the second, all "
+            "positions attend to them.": [4, 6, 3, 4, 6, 0],
+            "Item 5: the causal mask belongs to self-attention. The source has no future to hide: "
+            "every target position attends to all of its words.": [4, 6, 3, 6, 3, 0],
+        },
+        hints=(
+            "For each question, write down which positions have changed after the first layer. In "
+            "the second layer, a position changes if it has changed already, or if it attends to "
+            "one that has. Do not forget the residual.",
+            "The target mask is `q k`, 6×6: column 2 shows which queries see position 2. The "
+            "source mask is `1 1 1 k`, with k = 8, the same for all queries.",
+        ),
+        why="""
+A causal mask is only as good as the layer in which it is missing: one layer without it is enough,
+and position 0 knows the last word. With an inverted mask the positions know the future and nothing
+of the past: the training loss is excellent, and the model cannot write a sentence.
+
+Counting what moves is the best test of any mask. It needs no other implementation, and it tests the
+effect instead of the numbers in a matrix.
 """,
     ),
     FindBug(

@@ -17,10 +17,10 @@ from transformer.course.exercise import (
 )
 from transformer.model import Config, Transformer
 
-# --- 9.1 ------------------------------------------------------------------------------------------
+# --- 9.2 ------------------------------------------------------------------------------------------
 
 
-def solution_9_1(
+def solution_9_2(
     heads: int = 1, bias: int = 1, tables: int = 1, decoder_attentions: int = 2
 ) -> list[int]:
     """Count the parameters of each part, with switches for usual mistakes."""
@@ -32,10 +32,10 @@ def solution_9_1(
     return [attention, feed_forward, encoder, decoder, encoder + decoder + tables * 40 * 24 + 40]
 
 
-# --- 9.2 ------------------------------------------------------------------------------------------
+# --- 9.3 ------------------------------------------------------------------------------------------
 
 
-def solution_9_2() -> list[bool]:
+def solution_9_3() -> list[bool]:
     """Compute the loss of one batch, go backward, and see which parameters have a gradient."""
     torch.manual_seed(0)
     config = Config(40, d_model=24, n_heads=4, n_layers=2, d_ff=48, dropout=0.0)
@@ -91,8 +91,52 @@ def test_9_5(implementation: Callable[[Config], Transformer]) -> None:
 
 
 EXERCISES: list[Exercise] = [
-    ByHand(
+    WriteBlock(
         id="9.1",
+        title="The whole model",
+        minutes=40,
+        difficulty=3,
+        trains="putting all parts together from memory",
+        target="Transformer",
+        check="check_model",
+        keep=("embed",),
+        task="""
+Write `Transformer`; only `embed`, which adds positions to the embedded ids, is given. The class has
+about twenty lines.
+
+- `__init__` makes `config`, `embedding` (a `TokenEmbedding`), `positions` (a `PositionalEncoding`
+  with room for `config.max_len`), `dropout` (an `nn.Dropout`), `encoder`, `decoder`, and `bias`, a
+  parameter of `vocab_size` zeros. `NORMS[config.norm]` is the class of the residuals. At the end it
+  calls `self.apply(init_weights)`.
+- `encode` returns the memory of the source ids, `b k d_model`.
+- `target_mask` returns the mask of the decoder's self-attention, `b 1 t t`. It hides the future and
+  padding.
+- `decoder_states` returns the decoder's output, `b t d_model`, from target ids, memory and source
+  ids.
+- `logits` returns $x E^\\top + b$, `... vocab`, where $E$ is the table of the embedding.
+- `decode` returns the logits from target ids, memory and source ids. `forward` returns them from
+  source ids and target ids.
+""",
+        hints=(
+            "Draw the picture of the chapter first: ids, vectors, memory, states, logits. Each "
+            "arrow is a method of one or two lines. `padding_mask` and `causal_mask` of chapter 8 "
+            "make the masks from the ids.",
+            "`Encoder` and `Decoder` take n_layers, d_model, n_heads, d_ff, dropout and the class "
+            "of the residuals. The source mask is `b 1 1 k` and used twice: in `encode` and in "
+            "`decoder_states`. The target mask is `t t & b 1 1 t` = `b 1 t t`.",
+        ),
+        why="""
+The masks are made here, from the ids, and nowhere else. A layer that made its own would need to
+know about padding, and one that made it only in training would be the best-hidden leak of all.
+
+`logits` uses the table of the embedding itself, not a copy: the two uses train one parameter. And
+the model returns logits: with a softmax at its end, the loss would apply another one. The first
+loss would be $\\ln(\\text{vocab})$ almost exactly, and it could fall by 1 at most, because
+probabilities between 0 and 1 make nearly equal logits.
+""",
+    ),
+    ByHand(
+        id="9.2",
         title="How many parameters?",
         minutes=10,
         difficulty=1,
@@ -110,15 +154,15 @@ serves three purposes. How many parameters have
 4. the decoder,
 5. the whole model?
 """,
-        solution=solution_9_1,
+        solution=solution_9_2,
         mistakes={
-            "Linear layers have biases: 24×24 weights and 24 biases.": solution_9_1(bias=0),
+            "Linear layers have biases: 24×24 weights and 24 biases.": solution_9_2(bias=0),
             "The heads do not have a 24×24 matrix each. They share one: head by head, 6 of its "
-            "rows.": solution_9_1(heads=4),
+            "rows.": solution_9_2(heads=4),
             "A decoder layer has two attentions: to the target, and to the source.": (
-                solution_9_1(decoder_attentions=1)
+                solution_9_2(decoder_attentions=1)
             ),
-            "Source, target and logits share one table of 40×24.": solution_9_1(tables=3),
+            "Source, target and logits share one table of 40×24.": solution_9_2(tables=3),
         },
         hints=(
             "An attention has four linear layers, a feed-forward block has two. An encoder layer "
@@ -136,7 +180,7 @@ Counting is a test. If the tables were not shared, the model would have 27,304 p
 """,
     ),
     Predict(
-        id="9.2",
+        id="9.3",
         title="Which parameters learn from a batch?",
         minutes=10,
         difficulty=2,
@@ -155,7 +199,7 @@ ignores labels that are padding. After one backward pass, does it have a **gradi
 
 Write down your five answers first. Then run the cell below.
 """,
-        solution=solution_9_2,
+        solution=solution_9_3,
         mistakes={
             "Item 2: the table is read backwards, too. Every word has a score at every position, "
             "and training pushes down the scores of all that are not the label.": [
@@ -190,7 +234,7 @@ below $10^{-8}$ in this model; a test that asks for a gradient in every paramete
 """,
     ),
     FindBug(
-        id="9.3",
+        id="9.4",
         title="All parts are right",
         minutes=20,
         difficulty=2,
@@ -244,50 +288,6 @@ Every layer of this model passes its own check, and the model is still wrong. Wh
 mistakes are properties of the whole: no output depends on later tokens, in train mode or in eval
 mode; padding and neighbours change nothing; the order of the target matters; training and
 translation compute the same logits.
-""",
-    ),
-    WriteBlock(
-        id="9.4",
-        title="The whole model",
-        minutes=40,
-        difficulty=3,
-        trains="putting all parts together from memory",
-        target="Transformer",
-        check="check_model",
-        keep=("embed",),
-        task="""
-Write `Transformer`; only `embed`, which adds positions to the embedded ids, is given. The class has
-about twenty lines.
-
-- `__init__` makes `config`, `embedding` (a `TokenEmbedding`), `positions` (a `PositionalEncoding`
-  with room for `config.max_len`), `dropout` (an `nn.Dropout`), `encoder`, `decoder`, and `bias`, a
-  parameter of `vocab_size` zeros. `NORMS[config.norm]` is the class of the residuals. At the end it
-  calls `self.apply(init_weights)`.
-- `encode` returns the memory of the source ids, `b k d_model`.
-- `target_mask` returns the mask of the decoder's self-attention, `b 1 t t`. It hides the future and
-  padding.
-- `decoder_states` returns the decoder's output, `b t d_model`, from target ids, memory and source
-  ids.
-- `logits` returns $x E^\\top + b$, `... vocab`, where $E$ is the table of the embedding.
-- `decode` returns the logits from target ids, memory and source ids. `forward` returns them from
-  source ids and target ids.
-""",
-        hints=(
-            "Draw the picture of the chapter first: ids, vectors, memory, states, logits. Each "
-            "arrow is a method of one or two lines. `padding_mask` and `causal_mask` of chapter 8 "
-            "make the masks from the ids.",
-            "`Encoder` and `Decoder` take n_layers, d_model, n_heads, d_ff, dropout and the class "
-            "of the residuals. The source mask is `b 1 1 k` and used twice: in `encode` and in "
-            "`decoder_states`. The target mask is `t t & b 1 1 t` = `b 1 t t`.",
-        ),
-        why="""
-The masks are made here, from the ids, and nowhere else. A layer that made its own would need to
-know about padding, and one that made it only in training would be the best-hidden leak of all.
-
-`logits` uses the table of the embedding itself, not a copy: the two uses train one parameter. And
-the model returns logits: with a softmax at its end, the loss would apply another one. The first
-loss would be $\\ln(\\text{vocab})$ almost exactly, and it could fall by 1 at most, because
-probabilities between 0 and 1 make nearly equal logits.
 """,
     ),
     WriteTest(

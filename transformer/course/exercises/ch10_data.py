@@ -8,10 +8,10 @@ from itertools import pairwise
 from transformer.course.exercise import Bug, ByHand, Exercise, FindBug, WriteBlock, WriteTest
 from transformer.data import Pair, pad
 
-# --- 10.1 -----------------------------------------------------------------------------------------
+# --- 10.3 -----------------------------------------------------------------------------------------
 
 
-def solution_10_1() -> list[str | int]:
+def solution_10_3() -> list[str | int]:
     """Learn three merges from seven words, and split a new word with them."""
     words = Counter("un una uno uno luna luna luna".split())
     spelled = {word: list(word) for word in words}
@@ -61,8 +61,70 @@ def test_10_5(implementation: Callable[[list[Pair], int], list[list[Pair]]]) -> 
 
 
 EXERCISES: list[Exercise] = [
-    ByHand(
+    WriteBlock(
         id="10.1",
+        title="A rectangle of ids",
+        minutes=10,
+        difficulty=1,
+        trains="padding at the end, with the given id, without changing the rows",
+        target="pad",
+        check="check_pad",
+        task="""
+Write `pad`.
+
+- `rows` is a list of lists of ids, of different lengths.
+- The result is a tensor `b t` of `int64`, where `t` is the length of the longest row. Shorter rows
+  are filled with `pad_id` **at the end**.
+- The rows of the caller stay as they are.
+""",
+        hints=(
+            "Find the longest row first. Then build new rows, each followed by as many padding ids "
+            "as it lacks, and make one tensor of them.",
+            "A row of n ids and `[pad_id] * (width - n)` together have `width` ids, so the tensor "
+            "is `b t` with t = width.",
+        ),
+        why="""
+Padding stands at the end, so that the first word is at position 0 in every batch. On the left it
+would shift the positions of a sentence by as much as its batch needs.
+
+New rows are built because the old ones are used again in the next epoch. `row += [pad_id]` changes
+the caller's list: the pairs would grow from epoch to epoch, and padding would count as length.
+""",
+    ),
+    WriteBlock(
+        id="10.2",
+        title="Batches by length",
+        minutes=25,
+        difficulty=2,
+        trains="a budget of tokens that includes padding",
+        target="batches_by_length",
+        check="check_batches",
+        task="""
+Write `batches_by_length`. A pair is a list of source ids and a list of target ids.
+
+- The result is a list of batches, each a list of pairs. Every pair is in exactly one of them.
+- On either side, number of pairs × longest row is at most `max_tokens`: padding counts. A pair that
+  is longer than `max_tokens` gets a batch of its own.
+- Pairs of similar length are put together, so that there is little padding, and a batch is closed
+  only when the next pair does not fit.
+""",
+        hints=(
+            "Sort the pairs by length, then fill one batch after the other. Before a pair is "
+            "added, ask how wide the batch would be with it, and how many tokens it would have.",
+            "If `width` is the longest row of either side, the new pair's included, a batch of n "
+            "pairs becomes (n + 1) rows of `width` tokens: it fits if `width * (n + 1)` is at most "
+            "`max_tokens`.",
+        ),
+        why="""
+Memory and time follow the size of the rectangle, not the number of words in it. If only real tokens
+were counted, ten pairs of one word and one of fifty would count as 60 tokens and take 550.
+
+Sort *pairs*. Two sides that are sorted separately look like perfect batches, with hardly any
+padding, and every sentence has the translation of another.
+""",
+    ),
+    ByHand(
+        id="10.3",
         title="Three merges on paper",
         minutes=10,
         difficulty=1,
@@ -78,7 +140,7 @@ merges split the new word *alluna* (it lands on the moon)?
 
 The answer is a list such as `["ab", "cd", "efg", 5]`.
 """,
-        solution=solution_10_1,
+        solution=solution_10_3,
         mistakes={
             "A word counts as often as it occurs: luna three times, uno twice.": [
                 "un",
@@ -110,38 +172,8 @@ The merges are learned from the training split only. A merge that was learned fr
 would make this sentence shorter than any unseen text of its kind, and its score better.
 """,
     ),
-    WriteBlock(
-        id="10.2",
-        title="A rectangle of ids",
-        minutes=10,
-        difficulty=1,
-        trains="padding at the end, with the given id, without changing the rows",
-        target="pad",
-        check="check_pad",
-        task="""
-Write `pad`.
-
-- `rows` is a list of lists of ids, of different lengths.
-- The result is a tensor `b t` of `int64`, where `t` is the length of the longest row. Shorter rows
-  are filled with `pad_id` **at the end**.
-- The rows of the caller stay as they are.
-""",
-        hints=(
-            "Find the longest row first. Then build new rows, each followed by as many padding ids "
-            "as it lacks, and make one tensor of them.",
-            "A row of n ids and `[pad_id] * (width - n)` together have `width` ids, so the tensor "
-            "is `b t` with t = width.",
-        ),
-        why="""
-Padding stands at the end, so that the first word is at position 0 in every batch. On the left it
-would shift the positions of a sentence by as much as its batch needs.
-
-New rows are built because the old ones are used again in the next epoch. `row += [pad_id]` changes
-the caller's list: the pairs would grow from epoch to epoch, and padding would count as length.
-""",
-    ),
     FindBug(
-        id="10.3",
+        id="10.4",
         title="It depends on the batch",
         minutes=10,
         difficulty=2,
@@ -179,38 +211,6 @@ Find the mistake in the function below and repair it. The result must pass `chec
 All three versions have the right shape, and with rows of one length all three are right. So test
 with rows that differ, with a padding id that is not the usual one, and look at the arguments after
 the call as well as at the result.
-""",
-    ),
-    WriteBlock(
-        id="10.4",
-        title="Batches by length",
-        minutes=25,
-        difficulty=2,
-        trains="a budget of tokens that includes padding",
-        target="batches_by_length",
-        check="check_batches",
-        task="""
-Write `batches_by_length`. A pair is a list of source ids and a list of target ids.
-
-- The result is a list of batches, each a list of pairs. Every pair is in exactly one of them.
-- On either side, number of pairs × longest row is at most `max_tokens`: padding counts. A pair that
-  is longer than `max_tokens` gets a batch of its own.
-- Pairs of similar length are put together, so that there is little padding, and a batch is closed
-  only when the next pair does not fit.
-""",
-        hints=(
-            "Sort the pairs by length, then fill one batch after the other. Before a pair is "
-            "added, ask how wide the batch would be with it, and how many tokens it would have.",
-            "If `width` is the longest row of either side, the new pair's included, a batch of n "
-            "pairs becomes (n + 1) rows of `width` tokens: it fits if `width * (n + 1)` is at most "
-            "`max_tokens`.",
-        ),
-        why="""
-Memory and time follow the size of the rectangle, not the number of words in it. If only real tokens
-were counted, ten pairs of one word and one of fifty would count as 60 tokens and take 550.
-
-Sort *pairs*. Two sides that are sorted separately look like perfect batches, with hardly any
-padding, and every sentence has the translation of another.
 """,
     ),
     WriteTest(

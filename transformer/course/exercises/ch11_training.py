@@ -9,7 +9,7 @@ from torch import Tensor
 from transformer.course.exercise import Bug, ByHand, Exercise, FindBug, WriteBlock, WriteTest
 from transformer.training import label_smoothed_loss
 
-# --- 11.2 -----------------------------------------------------------------------------------------
+# --- 11.4 -----------------------------------------------------------------------------------------
 
 BITS = torch.tensor(
     [[4.0, 1.0, 2.0, 3.0, 4.0], [3.0, 3.0, 2.0, 2.0, 2.0], [4.0, 4.0, 1.0, 2.0, 3.0]]
@@ -23,7 +23,7 @@ def bits(rows: slice, smoothing: float = 0.2) -> float:
     return label_smoothed_loss(logits, LABELS[rows], 0, smoothing).item() / math.log(2)
 
 
-def solution_11_2() -> list[float]:
+def solution_11_4() -> list[float]:
     """Compute each position alone, then all three, then all three without smoothing."""
     return [bits(slice(0, 1)), bits(slice(1, 2)), bits(slice(0, 3)), bits(slice(0, 3), 0.0)]
 
@@ -62,85 +62,6 @@ def test_11_6(implementation: Callable[..., Tensor]) -> None:
 EXERCISES: list[Exercise] = [
     WriteBlock(
         id="11.1",
-        title="The learning rate",
-        minutes=10,
-        difficulty=1,
-        trains="warm-up and decay in one formula",
-        target="learning_rate",
-        check="check_schedule",
-        task="""
-Write `learning_rate`.
-
-- `step` counts from 1.
-- The rate rises linearly until it is `peak` at step `warmup`. Then it falls with the inverse square
-  root: at four times `warmup` it is half of `peak`.
-- `warmup` may be 0. Then the first step has the rate `peak`, and the fourth half of it.
-""",
-        hints=(
-            "There are two curves that meet at `step = warmup`: a straight line through 0, and one "
-            "over a square root. On each side of the meeting point, which of the two is smaller?",
-            "`peak * min(rising, falling)`, where both are 1 at `step = warmup`: one is step / "
-            "warmup, the other √(warmup / step). With `max(warmup, 1)` there is no division by 0.",
-        ),
-        why="""
-Steps count from 1, so the first batch has a rate above 0. If they counted from 0, the first batch
-would be read for nothing, and the paper's own formula would compute `0 ** -0.5`.
-
-The decay is slow: after 100 times the warm-up the rate is still a tenth of the peak. An exponential
-that halves every `warmup` steps would be $2^{99}$ times smaller than its peak by then.
-""",
-    ),
-    ByHand(
-        id="11.2",
-        title="A smoothed loss on paper",
-        minutes=10,
-        difficulty=1,
-        trains="cross-entropy, smoothing, and a mean that leaves padding out",
-        form="four numbers, in bits",
-        task="""
-A model gives these probabilities at three positions. The vocabulary has five entries, and the label
-of the last position is padding.
-
-| position | `<pad>` | il | un | gatto | tappeto | label |
-|---|---|---|---|---|---|---|
-| 0 | 1/16 | 1/2 | 1/4 | 1/8 | 1/16 | il |
-| 1 | 1/8 | 1/8 | 1/4 | 1/4 | 1/4 | tappeto |
-| 2 | 1/16 | 1/16 | 1/2 | 1/4 | 1/8 | `<pad>` |
-
-Count in bits: a word with the probability 1/2 costs 1 bit, with 1/4 it costs 2, and so on. The
-smoothing is 0.2: the label gets 0.8, and 0.2 is shared by the four words, the label included.
-
-Compute the loss of position 0, the loss of position 1, the loss of all three positions together,
-and the same without smoothing.
-""",
-        solution=solution_11_2,
-        mistakes={
-            "Padding gets no share: 0.2 is shared by 4 words, 0.05 each.": [1.36, 2.08, 1.72, 1.5],
-            "The mean is over the two tokens that are not padding.": [1.3, 2.05, 3.35 / 3, 1.0],
-            "The label has its part of the 0.2, too: it gets 0.85 in all.": [
-                1.4,
-                0.8 * 2 + 0.2 / 3 * 7,
-                (1.4 + 0.8 * 2 + 0.2 / 3 * 7) / 2,
-                1.5,
-            ],
-            "It is the mean over the tokens, not their sum.": [1.3, 2.05, 3.35, 3.0],
-        },
-        hints=(
-            "The loss of a position is 0.8 × the cost of the label + 0.05 × the costs of all four "
-            "words. The probability of padding is in the table, but its cost is not counted.",
-            "Position 0 costs 4, 1, 2, 3, 4 bits, so its loss is 0.8·1 + 0.05·(1 + 2 + 3 + 4). The "
-            "mean has as many terms as there are labels that are not padding.",
-        ),
-        why="""
-The loss of the batch is 1.675 bits a token, or 1.16 nats. Divided by three positions it would seem
-to be 1.12 bits, and with more padding less still: a model would look better in worse batches.
-
-With smoothing even the best model pays something: the entropy of the smoothed label, here 0.85 bits
-a token. So compare losses only if they have the same smoothing.
-""",
-    ),
-    WriteBlock(
-        id="11.3",
         title="The loss",
         minutes=20,
         difficulty=2,
@@ -176,7 +97,37 @@ probability that is 0 in floating point still has a logarithm.
 """,
     ),
     WriteBlock(
-        id="11.4",
+        id="11.2",
+        title="The learning rate",
+        minutes=10,
+        difficulty=1,
+        trains="warm-up and decay in one formula",
+        target="learning_rate",
+        check="check_schedule",
+        task="""
+Write `learning_rate`.
+
+- `step` counts from 1.
+- The rate rises linearly until it is `peak` at step `warmup`. Then it falls with the inverse square
+  root: at four times `warmup` it is half of `peak`.
+- `warmup` may be 0. Then the first step has the rate `peak`, and the fourth half of it.
+""",
+        hints=(
+            "There are two curves that meet at `step = warmup`: a straight line through 0, and one "
+            "over a square root. On each side of the meeting point, which of the two is smaller?",
+            "`peak * min(rising, falling)`, where both are 1 at `step = warmup`: one is step / "
+            "warmup, the other √(warmup / step). With `max(warmup, 1)` there is no division by 0.",
+        ),
+        why="""
+Steps count from 1, so the first batch has a rate above 0. If they counted from 0, the first batch
+would be read for nothing, and the paper's own formula would compute `0 ** -0.5`.
+
+The decay is slow: after 100 times the warm-up the rate is still a tenth of the peak. An exponential
+that halves every `warmup` steps would be $2^{99}$ times smaller than its peak by then.
+""",
+    ),
+    WriteBlock(
+        id="11.3",
         title="One step of training",
         minutes=30,
         difficulty=2,
@@ -212,6 +163,55 @@ the counter and the average come once a step, however many batches it has.
 
 A mean of means is not the mean. With 6 and 3 tokens, each token of the short batch would count
 twice as much as one of the long batch, and how sentences are grouped would change what is learned.
+""",
+    ),
+    ByHand(
+        id="11.4",
+        title="A smoothed loss on paper",
+        minutes=10,
+        difficulty=1,
+        trains="cross-entropy, smoothing, and a mean that leaves padding out",
+        form="four numbers, in bits",
+        task="""
+A model gives these probabilities at three positions. The vocabulary has five entries, and the label
+of the last position is padding.
+
+| position | `<pad>` | il | un | gatto | tappeto | label |
+|---|---|---|---|---|---|---|
+| 0 | 1/16 | 1/2 | 1/4 | 1/8 | 1/16 | il |
+| 1 | 1/8 | 1/8 | 1/4 | 1/4 | 1/4 | tappeto |
+| 2 | 1/16 | 1/16 | 1/2 | 1/4 | 1/8 | `<pad>` |
+
+Count in bits: a word with the probability 1/2 costs 1 bit, with 1/4 it costs 2, and so on. The
+smoothing is 0.2: the label gets 0.8, and 0.2 is shared by the four words, the label included.
+
+Compute the loss of position 0, the loss of position 1, the loss of all three positions together,
+and the same without smoothing.
+""",
+        solution=solution_11_4,
+        mistakes={
+            "Padding gets no share: 0.2 is shared by 4 words, 0.05 each.": [1.36, 2.08, 1.72, 1.5],
+            "The mean is over the two tokens that are not padding.": [1.3, 2.05, 3.35 / 3, 1.0],
+            "The label has its part of the 0.2, too: it gets 0.85 in all.": [
+                1.4,
+                0.8 * 2 + 0.2 / 3 * 7,
+                (1.4 + 0.8 * 2 + 0.2 / 3 * 7) / 2,
+                1.5,
+            ],
+            "It is the mean over the tokens, not their sum.": [1.3, 2.05, 3.35, 3.0],
+        },
+        hints=(
+            "The loss of a position is 0.8 × the cost of the label + 0.05 × the costs of all four "
+            "words. The probability of padding is in the table, but its cost is not counted.",
+            "Position 0 costs 4, 1, 2, 3, 4 bits, so its loss is 0.8·1 + 0.05·(1 + 2 + 3 + 4). The "
+            "mean has as many terms as there are labels that are not padding.",
+        ),
+        why="""
+The loss of the batch is 1.675 bits a token, or 1.16 nats. Divided by three positions it would seem
+to be 1.12 bits, and with more padding less still: a model would look better in worse batches.
+
+With smoothing even the best model pays something: the entropy of the smoothed label, here 0.85 bits
+a token. So compare losses only if they have the same smoothing.
 """,
     ),
     FindBug(
