@@ -17,7 +17,9 @@ CONSTRAIN = $(if $(CONSTRAINTS),$(shell $(PYTHON) -c \
 
 PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=transformer,beartype.beartype
 REPOSITORY := tests/test_layout.py tests/test_repository.py
-NBVAL := $(RUN) -m pytest -q --nbval --nbval-current-env notebooks --nbval-sanitize-with notebooks/nbval_sanitize.cfg
+# The last chapters take longest: they begin, so that no process waits for them at the end.
+NBVAL = $(RUN) -m pytest -q --nbval --nbval-current-env $(shell ls -r notebooks/*.ipynb) \
+  --nbval-sanitize-with notebooks/nbval_sanitize.cfg
 TRAIN := $(RUN) -c "from transformer.cpu import process; from transformer.recipes import trained_translator; \
   process.tune_allocator(); trained_translator()"
 SOURCES = $(wildcard transformer tests figures benchmarks notebooks)
@@ -77,7 +79,8 @@ test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part
 	@echo "Running the notebooks and comparing their outputs …"
 	@OMP_NUM_THREADS=1 $(NBVAL) -n 2 --dist loadfile
 
-LEARNERS := tests/test_learners.py tests/test_course_notebooks.py tests/test_course_diagnosis.py
+LEARNERS := tests/test_learners.py tests/test_course_notebooks.py tests/test_course_diagnosis.py \
+  tests/test_course_failures.py
 
 learners: $(INSTALLED) ## what the course promises a learner, over all chapters (half an hour)
 	@OMP_NUM_THREADS=1 $(PYTEST) $(LEARNERS) -m slow -rP --durations=20

@@ -24,6 +24,8 @@ from transformer.course.running import examine
 from transformer.course.stub_text import starter
 from transformer.course.workbook import start
 
+pytestmark = pytest.mark.slow  # part of `make learners`
+
 EXERCISES = all_exercises()
 NAMES = [one.id for one in EXERCISES]
 CHAPTERS = sorted({one.chapter for one in EXERCISES})

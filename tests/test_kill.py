@@ -60,7 +60,7 @@ def kill_at_a_random_moment(command: list[str], out: Path, moments: random.Rando
     return process.returncode == KILLED
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(command, tmp_path, kills):
     whole = tmp_path / "whole"
     broken = tmp_path / "broken"
@@ -126,7 +126,7 @@ def seconds_of_training(command: list[str]) -> float:
     return time.monotonic() - start
 
 
-MANY = pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+MANY = pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
 
 
 @MANY

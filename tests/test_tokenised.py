@@ -218,6 +218,7 @@ def test_a_run_is_the_same(tmp_path, capsys) -> None:
     assert "tokenising" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fifty_thousand_pairs_stay_on_the_disk(tmp_path, everything_is_large) -> None:
     files = write(tmp_path, english_italian().train[:50_000])
     corpus = text_files(files)

@@ -296,7 +296,10 @@ def test_a_copy_reads_a_typed_end_as_the_original_does(
 @each_copy
 @pytest.mark.parametrize(
     ("engine", "packages"),
-    [("ctranslate2", ["ctranslate2"]), ("onnx", ["onnx", "onnxscript", "onnxruntime"])],
+    [
+        ("ctranslate2", ["ctranslate2"]),
+        pytest.param("onnx", ["onnx", "onnxscript", "onnxruntime"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_copy_has_an_engine_of_the_same_kind(
     kept, duplicate: Callable, engine: str, packages: list[str]
