@@ -27,10 +27,11 @@ comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
-NAME ?= mine
+NAME := mine
 
-.PHONY: help course lab start test quick lint types sync notebooks figures pages test-notebooks learners \
-  test-everywhere coverage wheel mutants constraints bench curves quality processes large clean
+.PHONY: help course lab start test quick lint types sync notebooks figures pages links \
+  review test-notebooks learners \
+  test-everywhere coverage wheel release-check mutants constraints bench curves quality processes large clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -50,9 +51,11 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 course: $(INSTALLED) ## run every chapter in order, train the translator, translate (10 to 15 minutes)
 	@$(RUN) notebooks/course.py
 
-lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: make lab ARGS="--port 8899")
+OWN := $(if $(filter command,$(origin NAME)),$(NAME)/)
+
+lab: $(INSTALLED) ## the course in JupyterLab, or your own folder (make lab NAME=mine; options: ARGS="--port 8899")
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(RUN) -m jupyterlab \
-	  --LabApp.default_url=/lab/tree/notebooks/00_introduction.ipynb $(ARGS)
+	  --LabApp.default_url=/lab/tree/$(OWN)notebooks/00_introduction.ipynb $(ARGS)
 
 start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up to date (make start NAME=mine)
 	@$(RUN) -m transformer course start $(NAME)
@@ -178,6 +181,9 @@ figures: $(INSTALLED) ## draw every figure again
 
 pages: $(INSTALLED) ## write the tables that pages and chapters take from data
 	@$(RUN) notebooks/pages.py
+
+links: $(INSTALLED) ## write each chapter's links to Colab and Binder (make links ADDRESS=https://github.com/…)
+	@$(RUN) notebooks/links.py $(ADDRESS:%=--address %)
 
 constraints: $(INSTALLED) ## write the versions that .venv has into constraints.txt (maintainers)
 	@{ sed -n '/^#/p' constraints.txt; $(RUN) -m pip freeze --all --exclude pip --exclude-editable \

@@ -2,7 +2,7 @@
 
 Colab opens a notebook alone, so its first code cell installs the package; elsewhere the cell does
 nothing, and in the module it is a comment. The repository's address stands in `pyproject.toml`,
-under `[project.urls]`; with another one, `make links REPOSITORY=…` writes it everywhere.
+under `[project.urls]`; with another one, `make links ADDRESS=…` writes it everywhere.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def write(path: Path, address: str) -> None:
 def move(address: str) -> None:
     """Write another address into the files that name it."""
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
-        raise SystemExit(f"REPOSITORY={address} must be https://github.com/OWNER/NAME")
+        raise SystemExit(f"ADDRESS={address} must be https://github.com/OWNER/NAME")
     old = repository()
     for name in ("pyproject.toml", "CITATION.cff"):
         file = ROOT / name
@@ -112,10 +112,10 @@ def move(address: str) -> None:
 def main() -> None:
     """Write the chapters, with another address if one is given."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repository", metavar="URL", help="move to this address")
+    parser.add_argument("--address", metavar="URL", help="move to this address")
     options = parser.parse_args()
-    if options.repository:
-        move(options.repository.rstrip("/"))
+    if options.address:
+        move(options.address.rstrip("/"))
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         write(path, repository())
     print(f"Every chapter has its links to {repository()}.")
