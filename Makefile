@@ -117,6 +117,7 @@ wheel: $(INSTALLED) ## build the package, install it into an empty environment, 
 	    -o -path 'transformer/explorer/page/*' | sort) \
 	  <($(RUN) -m zipfile -l dist/*.whl | sed -n 's|^\(transformer/[^ ]*\).*|\1|p' | sort) \
 	  || { echo "The wheel (>) does not hold the package (<)." >&2; exit 1; }
+	@$(RUN) tests/distributions.py dist
 	@echo "Trying the wheel …"
 	@$(RUN) -m venv $(WHEEL)
 	@ls -d $(CURDIR)/.venv/lib/python*/site-packages > $$(echo $(WHEEL)/lib/python*/site-packages)/dependencies.pth
@@ -124,6 +125,12 @@ wheel: $(INSTALLED) ## build the package, install it into an empty environment, 
 	@$(WHEEL)/bin/python -I -c 'import transformer; print(transformer.__version__, transformer.__file__)' \
 	  | grep -F "$(WHEEL)"
 	@cd $(WHEEL) && bin/transformer-course --help >/dev/null && bin/transformer-course translate --help
+
+release-check: $(INSTALLED) ## whether the version, the changelog and the address are ready (make release-check TAG=v0.1.0)
+	@$(RUN) tests/release.py $(TAG)
+
+review: $(INSTALLED) ## what reviewers of courses and of software ask, and where it is met
+	@$(RUN) tests/review.py
 
 # Both compare with peers, which get an environment of their own; Multi30k is downloaded, or read from $MULTI30K.
 DEVICE ?= cpu
