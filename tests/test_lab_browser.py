@@ -23,7 +23,7 @@ from learners import solution
 
 COPIED = ("notebooks", "transformer", "figures", ".jupyter", "Makefile", "pyproject.toml")
 COPIED += ("constraints.txt",)
-WAIT = 60
+WAIT = 120  # seconds, for one step on a machine that is busy
 TOKEN = secrets.token_hex(16)
 PRIVATE = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 PRIVATE += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
@@ -55,7 +55,7 @@ HAS_RUN = """() => {
 }"""
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = WAIT) -> Any:
     """Return what a check returns as soon as it is true, or what it returned last."""
     end = time.monotonic() + seconds
     while True:
@@ -169,7 +169,7 @@ def server(
                 return False
 
         try:
-            assert eventually(answers, WAIT), log.read_text()
+            assert eventually(answers), log.read_text()
             yield address
         finally:
             os.killpg(lab.pid, signal.SIGTERM)
