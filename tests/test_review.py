@@ -1,11 +1,14 @@
 """Every line of the reviewers' lists is met by a file or a test, or is named as a person's."""
 
+import json
 import re
+import zipfile
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from distributions import contents, differences, lacking
 from release import changelog_problems, problems, version
 from review import Criterion, criteria, faults, table, there
 from test_repository import NOTEBOOKS, PYPROJECT, ROOT
@@ -16,6 +19,7 @@ from transformer.course.lessons import LESSONS
 PAPER = (ROOT / "paper" / "paper.md").read_text(encoding="utf-8")
 BIB = (ROOT / "paper" / "paper.bib").read_text(encoding="utf-8")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PLACES = (".devcontainer/devcontainer.json", ".vscode/settings.json", ".vscode/extensions.json")
 
 
 # --- the lists ------------------------------------------------------------------------------------
@@ -191,3 +195,42 @@ def test_only_a_tag_is_published_and_only_after_the_checks() -> None:
     steps = [step.get("run", "") for step in jobs["build"]["steps"]]
     assert 'make release-check TAG="$TAG"' in steps and "make wheel" in steps
     assert "id-token" not in jobs["build"]["permissions"]
+
+
+def test_a_file_that_a_distribution_lacks_is_seen(tmp_path: Path) -> None:
+    assert "LICENSE-text" in lacking(set())
+    everything = set(lacking(set()))
+    assert lacking(everything - {"Makefile"}) == ["Makefile"] and lacking(everything) == []
+    for name, text in (("a.whl", "1"), ("b.whl", "2")):
+        with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+            wheel.writestr("same.py", "x")
+            wheel.writestr("other.py", text)
+            wheel.writestr("x.dist-info/RECORD", text)
+    one, other = (contents(tmp_path / name) for name in ("a.whl", "b.whl"))
+    assert differences(one, other) == ["other.py"]
+    assert differences(one, one) == []
+
+
+# --- other places ---------------------------------------------------------------------------------
+
+
+def test_editors_and_containers_use_what_make_installs() -> None:
+    read = {path: json.loads((ROOT / path).read_text(encoding="utf-8")) for path in PLACES}
+    container, settings, extensions = (read[path] for path in PLACES)
+    assert container["postCreateCommand"] == "make .venv/.installed"
+    assert container["containerEnv"]["JUPYTER_CONFIG_PATH"].endswith("/.jupyter")
+    wanted = container["customizations"]["vscode"]["extensions"]
+    assert wanted == extensions["recommendations"] and "caenrigen.jupytext-sync" in wanted
+    assert settings["python.defaultInterpreterPath"] == "${workspaceFolder}/.venv/bin/python"
+    assert settings["editor.rulers"] == [PYPROJECT["tool"]["ruff"]["line-length"]]
+
+
+def test_binder_needs_no_script_after_the_build() -> None:
+    """`-e .` installs the package, and a session's home is the clone, whose .jupyter it reads."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert {"pip": ["-e ."]} in environment["dependencies"]
+    assert not (ROOT / "postBuild").exists() and not (ROOT / "binder").exists()
+    overrides = ROOT / ".jupyter" / "labconfig" / "default_setting_overrides.json"
+    (notification,) = json.loads(overrides.read_text(encoding="utf-8")).values()
+    assert notification["fetchNews"] == "false"
+    assert "NotebookNotary" in (ROOT / ".jupyter" / "jupyter_server_config.py").read_text()
