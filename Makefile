@@ -29,10 +29,11 @@ comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
-NAME ?= mine
+NAME := mine
 
-.PHONY: help course lab start test quick lint types sync notebooks figures pages test-notebooks learners \
-  test-everywhere coverage wheel mutants constraints bench curves precision quality processes large clean
+.PHONY: help course lab start test quick lint types sync notebooks figures pages links review \
+  test-notebooks learners test-everywhere coverage wheel release-check mutants constraints bench curves \
+  precision quality processes large clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -52,9 +53,11 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 course: $(INSTALLED) ## run every chapter in order, train the translator, translate (10 to 15 minutes)
 	@$(RUN) notebooks/course.py
 
-lab: $(INSTALLED) ## the course in JupyterLab, at the first chapter (options: make lab ARGS="--port 8899")
+OWN := $(if $(filter command,$(origin NAME)),$(NAME)/)
+
+lab: $(INSTALLED) ## the course in JupyterLab, or your own folder (make lab NAME=mine; options: ARGS="--port 8899")
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(RUN) -m jupyterlab \
-	  --LabApp.default_url=/lab/tree/notebooks/00_introduction.ipynb $(ARGS)
+	  --LabApp.default_url=/lab/tree/$(OWN)notebooks/00_introduction.ipynb $(ARGS)
 
 start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up to date (make start NAME=mine)
 	@$(RUN) -m transformer course start $(NAME)
@@ -117,6 +120,7 @@ wheel: $(INSTALLED) ## build the package, install it into an empty environment, 
 	    -o -name '*.toml' -o -path 'transformer/explorer/page/*' | sort) \
 	  <($(RUN) -m zipfile -l dist/*.whl | sed -n 's|^\(transformer/[^ ]*\).*|\1|p' | sort) \
 	  || { echo "The wheel (>) does not hold the package (<)." >&2; exit 1; }
+	@$(RUN) tests/distributions.py dist
 	@echo "Trying the wheel …"
 	@$(RUN) -m venv $(WHEEL)
 	@ls -d $(CURDIR)/.venv/lib/python*/site-packages > $$(echo $(WHEEL)/lib/python*/site-packages)/dependencies.pth
@@ -124,6 +128,12 @@ wheel: $(INSTALLED) ## build the package, install it into an empty environment, 
 	@$(WHEEL)/bin/python -I -c 'import transformer; print(transformer.__version__, transformer.__file__)' \
 	  | grep -F "$(WHEEL)"
 	@cd $(WHEEL) && bin/transformer-course --help >/dev/null && bin/transformer-course translate --help
+
+release-check: $(INSTALLED) ## whether the version, the changelog and the address are ready (make release-check TAG=v0.1.0)
+	@$(RUN) tests/release.py $(TAG)
+
+review: $(INSTALLED) ## what reviewers of courses and of software ask, and where it is met
+	@$(RUN) tests/review.py
 
 # Both compare with peers, which get an environment of their own; Multi30k is downloaded, or read from $MULTI30K.
 DEVICE ?= cpu
@@ -186,6 +196,9 @@ figures: $(INSTALLED) ## draw every figure again
 
 pages: $(INSTALLED) ## write the tables that pages and chapters take from data
 	@$(RUN) notebooks/pages.py
+
+links: $(INSTALLED) ## write each chapter's links to Colab and Binder (make links ADDRESS=https://github.com/…)
+	@$(RUN) notebooks/links.py $(ADDRESS:%=--address %)
 
 constraints: $(INSTALLED) ## write the versions that .venv has into constraints.txt (maintainers)
 	@{ sed -n '/^#/p' constraints.txt; $(RUN) -m pip freeze --all --exclude pip --exclude-editable \

@@ -31,6 +31,7 @@ LONG = {
     "test_grammar",
     "test_inference_details",
     "test_kill",
+    "test_lab_browser",
     "test_many_processes",
     "test_newcomer",
     "test_nothing_changes",

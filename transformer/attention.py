@@ -14,11 +14,20 @@ look at them.**
 # by $e^{x_i} / \sum_j e^{x_j}$. About 45 minutes. In the paper:
 # [section 3.2.1](https://arxiv.org/abs/1706.03762).
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/03_attention.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/03_attention.ipynb).
+#
 # **What you will be able to do**
 #
 # - compute attention for three words on paper, and write it with a mask;
 # - say what queries, keys and values are for, and which axis of the weights is which;
 # - explain the division by the square root, and show what happens without it.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 import math

@@ -7,6 +7,13 @@ r"""
 ![The architecture; the source, the target and the labels are lit](../figures/architecture_10.svg)
 """
 
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
+
 # %%
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +28,8 @@ from torch import Tensor
 # **What you need**: [chapter 1](01_embeddings.ipynb), for ids and vocabularies;
 # [chapter 8](08_decoder.ipynb), for the masks; [chapter 9](09_model.ipynb), for the model. About 45
 # minutes. In the paper: [section 5.1](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/10_data.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/10_data.ipynb).
 #
 # **What you will be able to do**
 #

@@ -12,11 +12,20 @@ r"""
 # [chapter 3](03_attention.ipynb), for what a mask does. About 45 minutes. In the paper:
 # [section 3.1](https://arxiv.org/abs/1706.03762) and section 3.2.3.
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/08_decoder.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/08_decoder.ipynb).
+#
 # **What you will be able to do**
 #
 # - write the causal mask and the decoder layer, and join the two masks of a batch;
 # - explain why one pass in training gives a prediction at every position;
 # - recognise a leaking mask, whose loss is excellent and whose translations are wrong.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 import torch

@@ -7,6 +7,13 @@ r"""
 ![The architecture; the loss is lit](../figures/architecture_14.svg)
 """
 
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
+
 # %%
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -26,6 +33,8 @@ from transformer.model import Transformer
 # **What you need**: [chapter 11](11_training.ipynb), for the loss, the trainer and accumulated
 # gradients. About 40 minutes. In the paper: [section 5.2](https://arxiv.org/abs/1706.03762), whose
 # models were trained on eight GPUs.
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/14_distributed.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/14_distributed.ipynb).
 #
 # **What you will be able to do**
 #

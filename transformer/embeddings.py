@@ -12,11 +12,20 @@ into a vector.**
 # **What you need**: [chapter 0](00_introduction.ipynb), for the running example and the letters.
 # About 25 minutes. In the paper: [section 3.4](https://arxiv.org/abs/1706.03762).
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/01_embeddings.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/01_embeddings.ipynb).
+#
 # **What you will be able to do**
 #
 # - turn token ids into vectors, and say why an id must not be used as a number;
 # - write the embedding layer, with the right size of its first weights and its factor;
 # - explain how one table can serve the source, the target and the output.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 import math

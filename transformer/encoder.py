@@ -12,11 +12,20 @@ r"""
 # [chapter 6](06_feed_forward.ipynb), the three parts of a layer. About 40 minutes. In the paper:
 # [section 3.1](https://arxiv.org/abs/1706.03762).
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/07_encoder.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/07_encoder.ipynb).
+#
 # **What you will be able to do**
 #
 # - write an encoder layer and the stack, and say what each sublayer contributes;
 # - explain why layers are stacked, and name something that one layer cannot compute;
 # - hide padding on the right axis, and show that the memory does not depend on it.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 from jaxtyping import Bool, Float

@@ -13,11 +13,20 @@ steps run without Python. Optional, and for engineers.**
 # [chapter 15](15_fast_training.ipynb), for the way to measure. About 45 minutes. The paper does not
 # mention it.
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/16_fast_decoding.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/16_fast_decoding.ipynb).
+#
 # **What you will be able to do**
 #
 # - say what a decoding step costs beside its arithmetic: calls, Python and copies;
 # - let hypotheses share a cache under an ancestor mask, and prove that every search finds the same;
 # - multiply matrices that do not change once, and say when that pays.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 # Submodules have no types of their own in PyTorch.

@@ -12,11 +12,20 @@ r"""
 # [chapters 3](03_attention.ipynb) and [8](08_decoder.ipynb), for attention and the causal mask.
 # About 45 minutes. The paper says hardly anything about this.
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/15_fast_training.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/15_fast_training.ipynb).
+#
 # **What you will be able to do**
 #
 # - find out which part of a training step is worth the work, before you do it;
 # - compute cross-entropy and its gradients without ever holding the logits of all tokens;
 # - say which changes keep the numbers, which keep only their distribution, and which change them.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 # Submodules have no types of their own in PyTorch.

@@ -9,6 +9,13 @@ separately.**
 lit](../figures/architecture_06.svg)
 """
 
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
+
 # %%
 from collections.abc import Callable
 
@@ -20,6 +27,8 @@ from torch import Tensor, nn
 # **What you need**: [chapter 4](04_multi_head.ipynb), for attention; [chapter
 # 5](05_residual_norm.ipynb), for the residual and the norm around each block. About 25 minutes. In
 # the paper: [section 3.3](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/06_feed_forward.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/06_feed_forward.ipynb).
 #
 # **What you will be able to do**
 #

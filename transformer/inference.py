@@ -7,6 +7,13 @@ r"""
 ![The architecture; the output and the path on which each new token goes back into the decoder are lit](../figures/architecture_12.svg)
 """
 
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
+
 # %%
 # Submodules have no types of their own in PyTorch.
 # pyright: reportArgumentType=false
@@ -25,6 +32,8 @@ from transformer.model import Config, Transformer, inference_context
 # %% [markdown]
 # **What you need**: [chapter 9](09_model.ipynb), for the model, and [chapter 11](11_training.ipynb),
 # for a trained one. About an hour. In the paper: [section 6.1](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/12_inference.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/12_inference.ipynb).
 #
 # **What you will be able to do**
 #
@@ -133,9 +142,8 @@ from transformer.model import Config, Transformer, inference_context
 # torch.testing.assert_close(second[:, :1], first)
 
 # %% [markdown]
-# It is. Because of the causal mask, a position never sees what is written after it, so **nothing
-# about the past changes**. A new position needs only the keys and values of the old ones. So keep
-# those:
+# It is. Because of the causal mask, no position sees what is written after it, so **nothing about
+# the past changes**. A new position needs only the old keys and values. So keep those:
 #
 # ![Three steps of decoding at width 24: self-attention's keys and values grow, those of the source stay](../figures/12_cache.svg)
 

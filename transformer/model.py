@@ -13,11 +13,20 @@ prediction of the next token.**
 # [chapter 7](07_encoder.ipynb) and [chapter 8](08_decoder.ipynb), the two stacks. About 45
 # minutes. In the paper: [section 3.4](https://arxiv.org/abs/1706.03762), figure 1 and table 3.
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/09_model.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/09_model.ipynb).
+#
 # **What you will be able to do**
 #
 # - put the blocks together, from two batches of ids to logits;
 # - count the parameters of a model on paper, and check the count;
 # - predict the first loss of an untrained model, and use it to find mistakes.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 import json

@@ -8,6 +8,13 @@ at the cost of one.**
 ![The architecture; its three attention blocks, two in the decoder and one in the encoder, are lit](../figures/architecture_04.svg)
 """
 
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
+
 # %%
 from collections.abc import Callable
 
@@ -21,6 +28,8 @@ from transformer.attention import attention, attention_weights
 # **What you need**: [chapter 3](03_attention.ipynb), for one attention and its weights; what a
 # linear layer is. About 40 minutes. In the paper: [section
 # 3.2.2](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/04_multi_head.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/04_multi_head.ipynb).
 #
 # **What you will be able to do**
 #

@@ -12,11 +12,20 @@ which word came where.**
 # **What you need**: [chapter 1](01_embeddings.ipynb), for the word vectors and their size; sine and
 # cosine. About 35 minutes. In the paper: [section 3.5](https://arxiv.org/abs/1706.03762).
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/02_positional_encoding.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/02_positional_encoding.ipynb).
+#
 # **What you will be able to do**
 #
 # - say what attention cannot know without positions, and when a mask gives some of it back;
 # - compute the encoding of a position by hand, and write the table for any width;
 # - explain why a shift is a rotation, and why a sum of word and position can be read.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 import math

@@ -12,11 +12,20 @@ r"""
 # 12](12_inference.ipynb), for the search. About 50 minutes. In the paper: [section
 # 3](https://arxiv.org/abs/1706.03762), and what later models changed in it.
 #
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/13_pretrained.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/13_pretrained.ipynb).
+#
 # **What you will be able to do**
 #
 # - read a published checkpoint: the names of its tensors, its config, its vocabulary;
 # - map its names to those of your own model, and prove that both compute the same;
 # - name the differences between a published translator and the paper, and see what each one does.
+
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
 
 # %%
 import math

@@ -8,6 +8,13 @@ all at once.**
 ![The architecture; the decoder's input and the labels are lit](../figures/architecture_11.svg)
 """
 
+# %% tags=["active-ipynb", "colab"]
+# # For Colab. Where the package is installed, this does nothing.
+# import importlib.util
+#
+# if importlib.util.find_spec("transformer") is None:
+#     %pip install -q "transformer-course @ git+https://github.com/the_owner/transformer"
+
 # %%
 import copy
 import json
@@ -31,6 +38,8 @@ from transformer.model import Transformer
 # **What you need**: [chapter 9](09_model.ipynb), for the model, and [chapter 10](10_data.ipynb), for
 # its batches; the logarithm. About an hour. In the paper:
 # [sections 5.1 to 5.4](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/11_training.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/11_training.ipynb).
 #
 # **What you will be able to do**
 #
@@ -117,8 +126,7 @@ from transformer.model import Transformer
 # print(f"{(smoothed * bits).sum():.2f} bits = {-(smoothed * p.log()).sum():.3f} nats")
 
 # %% [markdown]
-# On paper: $0.85 \cdot 1 + 0.05 \cdot (4 + 3 + 2) = 1.30$ bits, times $\log 2 = 0.693$ is $0.901$
-# nats.
+# On paper: $0.85 \cdot 1 + 0.05 \cdot (4 + 3 + 2) = 1.30$ bits, and $1.30 \log 2 = 0.901$ nats.
 #
 # The loss is lowest for a model that predicts exactly the smoothed distribution. Even then it is
 # not 0 but the entropy of that distribution. So with smoothing, a learning curve cannot reach zero:

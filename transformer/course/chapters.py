@@ -13,6 +13,8 @@ from transformer.course.folder import Folder
 from transformer.course.lessons import Lesson, definition, has_figures
 
 LISTED = "## Exercises\n"
+COLAB = "colab"  # the tag of the cell that installs the package where a chapter is opened alone
+LINKS = re.compile(r"^(# )?Nothing installed\?[^\n]*\n(#?\n)?", re.MULTILINE)
 
 
 def chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> NotebookNode:
@@ -37,7 +39,7 @@ def chapter(folder: Folder, lesson: Lesson, lessons: Sequence[Lesson]) -> Notebo
 
 
 def reference_notebook(lesson: Lesson) -> NotebookNode:
-    """Return the library's chapter as a notebook without outputs."""
+    """Return the library's chapter as a notebook without outputs, and without links to Colab."""
     text = (
         lesson.path.read_text(encoding="utf-8")
         if lesson.number
@@ -45,7 +47,8 @@ def reference_notebook(lesson: Lesson) -> NotebookNode:
     )
     if not has_figures():
         text = re.sub(r"^(# )?!\[[^\n]*\]\(\.\./figures/[^\n]*\n", "", text, flags=re.MULTILINE)
-    notebook = forms.to_notebook(text)
+    notebook = forms.to_notebook(LINKS.sub("", text))
+    notebook.cells = [c for c in notebook.cells if COLAB not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
         if cell.cell_type == "code" and not lesson.number:
             cell.metadata["tags"] = forms.DEMO  # the introduction has experiments, no library
