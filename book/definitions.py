@@ -178,7 +178,15 @@ def shown(node: ast.expr | None) -> str:
 
 
 def unquoted(node: ast.expr | None) -> ast.expr | None:
-    """Return an annotation; a class that is named by a string is shown without quotes."""
+    """Return an annotation as a reader wants it.
+
+    A class that is named by a string is shown without quotes, and a shape such as " b" without the
+    space that keeps linters from reading it as a name.
+    """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return ast.parse(node.value, mode="eval").body
-    return node
+    found = copy.deepcopy(node)
+    for each in ast.walk(found) if found else ():
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            each.value = each.value.strip()
+    return found

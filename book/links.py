@@ -24,6 +24,8 @@ LOADING = {
     "use": ("href", "xlink:href"),
 }
 """For each element, the attributes whose address a browser fetches by itself."""
+TOKENS = {"s", "pad", "unk", "sos", "eos"}
+"""What would be elements if a page had these tokens as text outside of code."""
 QUIET_RELATIONS = {"canonical", "next", "prev", "search", "index", "author", "license", "up"}
 """Relations of `link` that are not fetched."""
 
@@ -36,6 +38,7 @@ class Page(HTMLParser):
     anchors: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
     loads: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         super().__init__()
@@ -46,6 +49,7 @@ class Page(HTMLParser):
         """Note what an element is called, links to and loads."""
         values = {name: value or "" for name, value in attrs}
         self.inside = tag
+        self.tokens += [tag] if tag in TOKENS else []
         self.anchors.update(values[name] for name in ("id", "name") if name in values)
         self.loads += in_style(values.get("style", ""))
         if tag == "a" and "href" in values:
@@ -86,7 +90,9 @@ class Book:
     def __init__(self, folder: Path):
         self.folder = folder.resolve()
         paths = sorted(self.folder.rglob("*.html"))
-        self.pages = {p: Page(p) for p in paths if "_static" not in p.relative_to(self.folder).parts}
+        self.pages = {
+            p: Page(p) for p in paths if "_static" not in p.relative_to(self.folder).parts
+        }
         self.links = sum(len(page.links) + len(page.loads) for page in self.pages.values())
 
     def largest_page(self) -> tuple[int, str]:
@@ -96,7 +102,7 @@ class Book:
 
     def mistakes(self) -> list[str]:
         """List what is wrong: one sentence each."""
-        return [*self.broken(), *self.elsewhere(), *self.too_large()]
+        return [*self.broken(), *self.elsewhere(), *self.too_large(), *self.lost_tokens()]
 
     def broken(self) -> Iterator[str]:
         """Yield the links and the resources that lead nowhere."""
@@ -140,6 +146,12 @@ class Book:
         for path in self.pages:
             if path.stat().st_size >= LARGEST:
                 yield f"{path.relative_to(self.folder)} has {path.stat().st_size:,} bytes"
+
+    def lost_tokens(self) -> Iterator[str]:
+        """Yield the pages on which a token such as <s> became an element."""
+        for path, page in self.pages.items():
+            for token in page.tokens:
+                yield f"{path.relative_to(self.folder)}: <{token}> is HTML; put it in backquotes"
 
     @cached_property
     def style_sheets(self) -> list[Path]:

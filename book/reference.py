@@ -7,7 +7,7 @@ the reference has becomes a link.
 import ast
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from book.definitions import (
     ROOT,
@@ -60,7 +60,7 @@ def index(modules: Iterable[str]) -> str:
     rows += ["| [`transformer`](transformer.md) | the glossary of axes, and the version |"]
     about = described()
     rows += [f"| [`{name}`]({name}.md) | {about[name]} |" for name in modules]
-    toc = "\n".join(["transformer", *modules])
+    toc = "\n".join(f"{name} <{name}>" for name in ["transformer", *modules])
     return f"{HEAD}{chr(10).join(rows)}\n\n```{{toctree}}\n:hidden:\n\n{toc}\n```\n"
 
 
@@ -76,7 +76,11 @@ def page(module: str) -> str:
         lines += [linked(module_doc(module), module), ""]
     for name in public_names(module):
         found = define(module, name)
-        if found and (found.doc or found.kind != "data" or short == "transformer") and not is_reexport(module, name):
+        if (
+            found
+            and (found.doc or found.kind != "data" or short == "transformer")
+            and not is_reexport(module, name)
+        ):
             lines += [directive(found, module), ""]
     return "\n".join(lines)
 
@@ -128,10 +132,15 @@ def linked(text: str, module: str) -> str:
         return f"{{py:obj}}`{name} <{full}>`" if full else found[0]
 
     lines = text.splitlines()
-    return "\n".join(
-        line if line.startswith("    ") else re.sub(r"(?<![`}])`([A-Za-z_][\w.]*)`(?!`)", link, line)
-        for line in lines
-    )
+    return "\n".join(line if line.startswith("    ") else prose(line, link) for line in lines)
+
+
+def prose(line: str, link: Callable[[re.Match[str]], str]) -> str:
+    """Return a line with links; outside of code, a token such as <s> is no HTML."""
+    parts = re.split(r"(`+[^`]*`+)", line)
+    names = [re.sub(r"^`([A-Za-z_][\w.]*)`$", link, part) for part in parts[1::2]]
+    plain = [part.replace("<", "\\<") for part in parts[::2]]
+    return "".join(a + b for a, b in zip(plain, [*names, ""]))
 
 
 def zoo() -> str:
@@ -141,7 +150,7 @@ def zoo() -> str:
         if path.stem == "__init__":
             continue
         module = f"transformer.zoo.{path.parent.name}.{path.stem}"
-        sentence = " ".join(module_doc(module).split()).replace("|", "\\|")
+        sentence = linked(" ".join(module_doc(module).split()), module).replace("|", "\\|")
         check = next(
             ast.literal_eval(node.value)
             for node in parsed(module).body
