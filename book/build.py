@@ -1,4 +1,4 @@
-"""Build the book: collect the pages, run Sphinx, add the explorer and the live page, check links."""
+"""Build the book: collect the pages, run Sphinx, add explorer and live page, check the links."""
 
 import argparse
 import shutil
@@ -121,10 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for mistake in found:
         print(f"book: {mistake}", file=sys.stderr)
     size, largest = book.largest_page()
-    seconds = time.monotonic() - start
     print(
-        f"{len(book.pages)} pages in {seconds:.0f} s, the largest {largest} with {size / 1e6:.2f} MB, "
-        f"{book.links} links, {len(found)} broken"
+        f"{len(book.pages)} pages in {time.monotonic() - start:.0f} s, {book.links} links, "
+        f"{len(found)} mistakes; the largest page is {largest}, {size / 1e6:.2f} MB"
     )
     print((HTML / "index.html").relative_to(ROOT))
     return 1 if found else 0
