@@ -1,5 +1,6 @@
 """Sphinx's settings for the book. `python -m book` collects the pages and runs Sphinx."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -61,11 +62,28 @@ copybutton_selector = "div.cell_input pre, div.highlight-default pre, div.highli
 copybutton_exclude = ".linenos, .gp, .go"
 
 
+PARAMETERS = re.compile(r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>")
+
+
+def mend_lists(app, pagename, templatename, context, doctree) -> None:
+    """Give parameters on lines of their own an element that may stand in a signature.
+
+    Sphinx makes lists of definitions that define nothing, which screen readers stumble over.
+    """
+
+    def spans(found: re.Match[str]) -> str:
+        lines = found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+        return f'<span class="sig-lines">\n{lines}</span>'
+
+    context["body"] = PARAMETERS.sub(spans, context.get("body", ""))
+
+
 def add_ways(app, pagename, templatename, context, doctree) -> None:
     """Tell the template of a chapter in which ways it can be opened."""
     context["ways"] = ways_to_open(pagename, context["repository"])
 
 
 def setup(app) -> None:
-    """Connect what needs a page's name."""
+    """Connect what is done to each page."""
     app.connect("html-page-context", add_ways)
+    app.connect("html-page-context", mend_lists)
