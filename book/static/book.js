@@ -5,7 +5,7 @@
 const fromFolder = location.protocol === "file:";
 
 // There, a browser lets no page read another one: the search finds pages, without excerpts.
-if (fromFolder && window.DOCUMENTATION_OPTIONS) {
+if (fromFolder && typeof DOCUMENTATION_OPTIONS !== "undefined") {
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
