@@ -16,6 +16,8 @@ language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx_copybutton"]
 root_doc = "index"
+# Files of the repository that pages link to, but that are no pages of the book.
+exclude_patterns = ["README.md", "CODE_OF_CONDUCT.md", "paper/*"]
 
 nb_execution_mode = "off"  # the stored outputs are the reference; the tests compare them
 nb_merge_streams = True

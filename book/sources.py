@@ -15,8 +15,8 @@ from book.reference import pages as reference_pages
 
 PAGES = ("INSTRUCTORS.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 """Pages of the repository that the book shows as they are."""
-FILES = ("CITATION.cff", "LICENSE", "figures/*.svg", "benchmarks/*.svg")
-"""What pages include, show or link to."""
+FILES = ("*.md", "paper/*.md", "CITATION.cff", "LICENSE*", "figures/*.svg", "benchmarks/*.svg")
+"""What pages show, or link to and a reader can download."""
 EXPLORED = "12_inference"
 """The chapter that stores a page of the explorer."""
 
