@@ -22,7 +22,7 @@ NBVAL = $(RUN) -m pytest -q --nbval --nbval-current-env $(shell ls -r notebooks/
   --nbval-sanitize-with notebooks/nbval_sanitize.cfg
 TRAIN := $(RUN) -c "from transformer.cpu import process; from transformer.recipes import trained_translator; \
   process.tune_allocator(); trained_translator()"
-SOURCES = $(wildcard transformer tests figures benchmarks notebooks)
+SOURCES = $(wildcard transformer tests figures benchmarks notebooks book)
 
 # The form that exists of each pair in pyproject.toml: the notebook, else the module.
 comma := ,
@@ -31,9 +31,9 @@ PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pai
 
 NAME := mine
 
-.PHONY: help course lab start test quick lint types sync notebooks figures pages links review \
-  test-notebooks learners test-everywhere coverage wheel release-check mutants constraints bench curves \
-  precision quality processes large clean
+.PHONY: help course lab start test quick lint types sync notebooks figures pages links book book-tests \
+  review test-notebooks learners test-everywhere coverage wheel release-check mutants constraints bench \
+  curves precision quality processes large clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -63,9 +63,9 @@ start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up t
 	@$(RUN) -m transformer course start $(NAME)
 
 # The tests train a translator of their own, once for each clone.
-test quick test-notebooks learners test-everywhere coverage: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
+test quick test-notebooks learners test-everywhere coverage book book-tests: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
 # Chapter 13 downloads 300 MB where it may.
-course test test-notebooks learners test-everywhere: export HF_HUB_OFFLINE = 1
+course test test-notebooks learners test-everywhere book book-tests: export HF_HUB_OFFLINE = 1
 test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (10 to 15 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2
@@ -168,6 +168,21 @@ processes: $(INSTALLED) ## one process with two threads or two with one, also be
 large: $(INSTALLED) ## five million pairs: time until training starts, and memory (half an hour)
 	@$(RUN) -m benchmarks.large_corpus
 
+# Sphinx and its theme; npm brings MathJax, and the runtime of the page in which the model runs.
+SPHINX := .venv/.sphinx
+
+$(SPHINX): book/requirements.txt $(INSTALLED)
+	@echo "Installing Sphinx …"
+	@$(PIP) install -r $<
+	@touch $@
+
+book: $(SPHINX) ## the web book, into book/_build/html (a minute; needs npm; ARGS=--without-live trains no translator)
+	@$(RUN) -m book $(ARGS)
+
+book-tests: $(SPHINX) ## build the book and look at every page of it in a browser (ten minutes; needs npm and Chromium)
+	@$(PIP) install "playwright>=1.50"
+	@OMP_NUM_THREADS=1 $(PYTEST) -m slow tests/test_book.py tests/test_book_browser.py
+
 mutants: $(INSTALLED) ## change the library line by line, and list the changes that no test notices (half an hour)
 	@$(PIP) install "mutmut>=3.8"
 	@rm -rf .cache/mutants && mkdir -p .cache/mutants
@@ -206,5 +221,5 @@ constraints: $(INSTALLED) ## write the versions that .venv has into constraints.
 	@mv .cache/constraints.txt constraints.txt
 
 clean: ## remove .venv, caches and the translator trained by the tests
-	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis build dist book/_build *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
