@@ -7,6 +7,19 @@ r"""
 ![The architecture; the source, the target and the labels are lit](../figures/architecture_10.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 1](01_embeddings.ipynb), for ids and vocabularies;
+# [chapter 8](08_decoder.ipynb), for the masks; [chapter 9](09_model.ipynb), for the model. About 45
+# minutes. In the paper: [section 5.1](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/10_data.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/10_data.ipynb).
+#
+# **What you will be able to do**
+#
+# - learn a byte-pair encoding by hand, and split a word that was not in the text;
+# - turn pairs of sentences into batches, with decoder input and labels one token apart;
+# - say why padding must not change a result, and why the training loss does not show it if it does.
+
 # %% tags=["active-ipynb", "colab"]
 # # For Colab. Where the package is installed, this does nothing.
 # import importlib.util
@@ -23,19 +36,6 @@ import torch
 from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
-
-# %% [markdown]
-# **What you need**: [chapter 1](01_embeddings.ipynb), for ids and vocabularies;
-# [chapter 8](08_decoder.ipynb), for the masks; [chapter 9](09_model.ipynb), for the model. About 45
-# minutes. In the paper: [section 5.1](https://arxiv.org/abs/1706.03762).
-#
-# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/10_data.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/10_data.ipynb).
-#
-# **What you will be able to do**
-#
-# - learn a byte-pair encoding by hand, and split a word that was not in the text;
-# - turn pairs of sentences into batches, with decoder input and labels one token apart;
-# - say why padding must not change a result, and why the training loss does not show it if it does.
 
 # %% [markdown]
 # ## The question

@@ -7,6 +7,20 @@ r"""
 ![The architecture; the loss is lit](../figures/architecture_14.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 11](11_training.ipynb), for the loss, the trainer and accumulated
+# gradients. About 40 minutes. In the paper: [section 5.2](https://arxiv.org/abs/1706.03762), whose
+# models were trained on eight GPUs.
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/14_distributed.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/14_distributed.ipynb).
+#
+# **What you will be able to do**
+#
+# - say what several processes must exchange so that they learn as one would, and what they need
+#   not;
+# - weigh the parts of a batch correctly, and show what goes wrong with a plain mean;
+# - estimate how long an exchange takes, and start training on two processes or on eight GPUs.
+
 # %% tags=["active-ipynb", "colab"]
 # # For Colab. Where the package is installed, this does nothing.
 # import importlib.util
@@ -28,20 +42,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from transformer.data import Batch
 from transformer.model import Transformer
-
-# %% [markdown]
-# **What you need**: [chapter 11](11_training.ipynb), for the loss, the trainer and accumulated
-# gradients. About 40 minutes. In the paper: [section 5.2](https://arxiv.org/abs/1706.03762), whose
-# models were trained on eight GPUs.
-#
-# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/14_distributed.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/14_distributed.ipynb).
-#
-# **What you will be able to do**
-#
-# - say what several processes must exchange so that they learn as one would, and what they need
-#   not;
-# - weigh the parts of a batch correctly, and show what goes wrong with a plain mean;
-# - estimate how long an exchange takes, and start training on two processes or on eight GPUs.
 
 # %% [markdown]
 # ## The question

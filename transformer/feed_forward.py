@@ -9,6 +9,19 @@ separately.**
 lit](../figures/architecture_06.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 4](04_multi_head.ipynb), for attention; [chapter
+# 5](05_residual_norm.ipynb), for the residual and the norm around each block. About 25 minutes. In
+# the paper: [section 3.3](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/06_feed_forward.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/06_feed_forward.ipynb).
+#
+# **What you will be able to do**
+#
+# - prove that attention alone cannot compute "one of the two, but not both";
+# - write the block, and show that it treats every position alike and separately;
+# - say where most of the parameters are, and what they may be for.
+
 # %% tags=["active-ipynb", "colab"]
 # # For Colab. Where the package is installed, this does nothing.
 # import importlib.util
@@ -22,19 +35,6 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-
-# %% [markdown]
-# **What you need**: [chapter 4](04_multi_head.ipynb), for attention; [chapter
-# 5](05_residual_norm.ipynb), for the residual and the norm around each block. About 25 minutes. In
-# the paper: [section 3.3](https://arxiv.org/abs/1706.03762).
-#
-# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/06_feed_forward.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/06_feed_forward.ipynb).
-#
-# **What you will be able to do**
-#
-# - prove that attention alone cannot compute "one of the two, but not both";
-# - write the block, and show that it treats every position alike and separately;
-# - say where most of the parameters are, and what they may be for.
 
 # %% [markdown]
 # ## The question

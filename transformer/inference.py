@@ -7,6 +7,18 @@ r"""
 ![The architecture; the output and the path on which each new token goes back into the decoder are lit](../figures/architecture_12.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 9](09_model.ipynb), for the model, and [chapter 11](11_training.ipynb),
+# for a trained one. About an hour. In the paper: [section 6.1](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/12_inference.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/12_inference.ipynb).
+#
+# **What you will be able to do**
+#
+# - write greedy search, beam search and sampling, and say when each is right;
+# - say which part of a step never changes, and keep it in a KV cache;
+# - read translations and scores: what is wrong, and whether search or model is to blame.
+
 # %% tags=["active-ipynb", "colab"]
 # # For Colab. Where the package is installed, this does nothing.
 # import importlib.util
@@ -28,18 +40,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from transformer.decoder import DecoderLayer, padding_mask
 from transformer.model import Config, Transformer, inference_context
-
-# %% [markdown]
-# **What you need**: [chapter 9](09_model.ipynb), for the model, and [chapter 11](11_training.ipynb),
-# for a trained one. About an hour. In the paper: [section 6.1](https://arxiv.org/abs/1706.03762).
-#
-# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/12_inference.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/12_inference.ipynb).
-#
-# **What you will be able to do**
-#
-# - write greedy search, beam search and sampling, and say when each is right;
-# - say which part of a step never changes, and keep it in a KV cache;
-# - read translations and scores: what is wrong, and whether search or model is to blame.
 
 # %% [markdown]
 # ## The question

@@ -8,6 +8,19 @@ at the cost of one.**
 ![The architecture; its three attention blocks, two in the decoder and one in the encoder, are lit](../figures/architecture_04.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 3](03_attention.ipynb), for one attention and its weights; what a
+# linear layer is. About 40 minutes. In the paper: [section
+# 3.2.2](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/04_multi_head.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/04_multi_head.ipynb).
+#
+# **What you will be able to do**
+#
+# - split vectors into heads and join them again, and say why `view` does it wrong;
+# - write multi-head attention, and say what each of its four matrices is for;
+# - give a task that one head cannot do, and explain why more heads cost nothing.
+
 # %% tags=["active-ipynb", "colab"]
 # # For Colab. Where the package is installed, this does nothing.
 # import importlib.util
@@ -23,19 +36,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from transformer.attention import attention, attention_weights
-
-# %% [markdown]
-# **What you need**: [chapter 3](03_attention.ipynb), for one attention and its weights; what a
-# linear layer is. About 40 minutes. In the paper: [section
-# 3.2.2](https://arxiv.org/abs/1706.03762).
-#
-# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/04_multi_head.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/04_multi_head.ipynb).
-#
-# **What you will be able to do**
-#
-# - split vectors into heads and join them again, and say why `view` does it wrong;
-# - write multi-head attention, and say what each of its four matrices is for;
-# - give a task that one head cannot do, and explain why more heads cost nothing.
 
 # %% [markdown]
 # ## The question

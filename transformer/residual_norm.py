@@ -8,6 +8,19 @@ r"""
 lit](../figures/architecture_05.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 4](04_multi_head.ipynb), for the layer that is stacked; mean and
+# standard deviation; the chain rule. About 40 minutes. In the paper: [sections 3.1 and
+# 5.4](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/05_residual_norm.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/05_residual_norm.ipynb).
+#
+# **What you will be able to do**
+#
+# - say what a deep stack loses, and which of the two, the sum or the norm, keeps what;
+# - write layer norm without the two popular mistakes;
+# - tell post-norm from pre-norm by a test, and choose between them.
+
 # %% tags=["active-ipynb", "colab"]
 # # For Colab. Where the package is installed, this does nothing.
 # import importlib.util
@@ -22,19 +35,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-
-# %% [markdown]
-# **What you need**: [chapter 4](04_multi_head.ipynb), for the layer that is stacked; mean and
-# standard deviation; the chain rule. About 40 minutes. In the paper: [sections 3.1 and
-# 5.4](https://arxiv.org/abs/1706.03762).
-#
-# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/05_residual_norm.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/05_residual_norm.ipynb).
-#
-# **What you will be able to do**
-#
-# - say what a deep stack loses, and which of the two, the sum or the norm, keeps what;
-# - write layer norm without the two popular mistakes;
-# - tell post-norm from pre-norm by a test, and choose between them.
 
 # %% [markdown]
 # ## The question

@@ -8,6 +8,19 @@ all at once.**
 ![The architecture; the decoder's input and the labels are lit](../figures/architecture_11.svg)
 """
 
+# %% [markdown]
+# **What you need**: [chapter 9](09_model.ipynb), for the model, and [chapter 10](10_data.ipynb), for
+# its batches; the logarithm. About an hour. In the paper:
+# [sections 5.1 to 5.4](https://arxiv.org/abs/1706.03762).
+#
+# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/11_training.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/11_training.ipynb).
+#
+# **What you will be able to do**
+#
+# - compute the loss of a token by hand, with label smoothing too, and write it for a batch;
+# - write a training loop, and a `Trainer` that can be stopped and resumed;
+# - read a learning curve, and say why a low loss is not yet a good translation.
+
 # %% tags=["active-ipynb", "colab"]
 # # For Colab. Where the package is installed, this does nothing.
 # import importlib.util
@@ -33,19 +46,6 @@ from torch import Tensor, nn
 from transformer.data import Batch, Pair, batches_by_length, collate, epoch
 from transformer.files import atomic_write, read_tensors
 from transformer.model import Transformer
-
-# %% [markdown]
-# **What you need**: [chapter 9](09_model.ipynb), for the model, and [chapter 10](10_data.ipynb), for
-# its batches; the logarithm. About an hour. In the paper:
-# [sections 5.1 to 5.4](https://arxiv.org/abs/1706.03762).
-#
-# Nothing installed? Open this chapter in [Colab](https://colab.research.google.com/github/the_owner/transformer/blob/main/notebooks/11_training.ipynb) or [Binder](https://mybinder.org/v2/gh/the_owner/transformer/main?urlpath=lab/tree/notebooks/11_training.ipynb).
-#
-# **What you will be able to do**
-#
-# - compute the loss of a token by hand, with label smoothing too, and write it for a batch;
-# - write a training loop, and a `Trainer` that can be stopped and resumed;
-# - read a learning curve, and say why a low loss is not yet a good translation.
 
 # %% [markdown]
 # ## The question

@@ -281,34 +281,34 @@ mistakes that are small.
         target="PublishedTransformer",
         bugs=(
             Bug(
-                "ch13_pretrained.model_hides_its_first_token",
+                "ch13_pretrained.published_hides_its_first_token",
                 "The encoder's states are those of the published model, to six digits. The logits "
                 "are not, from the first target position on.",
             ),
             Bug(
-                "ch13_pretrained.model_scales_twice",
+                "ch13_pretrained.published_scales_twice",
                 "The encoder's states differ from the published model's at every position. With "
                 "checkpoints whose config says `scale_embedding: false`, all is well.",
             ),
             Bug(
-                "ch13_pretrained.model_uses_relu",
+                "ch13_pretrained.published_uses_relu",
                 "What goes into the first encoder layer is right, and so is its attention. What "
                 "comes out of the layer is a little off, and after each further layer more so.",
             ),
             Bug(
-                "ch13_pretrained.model_interleaves_positions",
+                "ch13_pretrained.published_interleaves_positions",
                 "What goes into the first encoder layer is already off. At position 0 as many "
                 "features get a 0 and as many a 1 as in the published model, but not the same "
                 "ones.",
             ),
             Bug(
-                "ch13_pretrained.model_is_pre_norm",
+                "ch13_pretrained.published_is_pre_norm",
                 "No checkpoint of opus-mt can be read: it is said to lack "
                 "`model.encoder.layer_norm.weight`. Without that comparison of names the model "
                 "runs, and what comes out of the first encoder layer is already off.",
             ),
             Bug(
-                "ch13_pretrained.model_forgets_its_bias",
+                "ch13_pretrained.published_forgets_its_bias",
                 "The encoder's states are right, and so are the decoder's. The logits of every "
                 "position are off by the same 58,101 numbers.",
             ),
