@@ -77,6 +77,7 @@ def opened(chromium) -> Iterator[Callable[..., Any]]:
 
     def tab(size: dict, scheme: str, host: str) -> Any:
         context = chromium.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+        context.set_default_timeout(120_000)  # milliseconds, on a machine that is busy
         page = context.new_page()
 
         def decide(route: Any) -> None:
