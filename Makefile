@@ -66,10 +66,10 @@ start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up t
 test quick test-notebooks learners test-everywhere coverage book book-tests: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
 # Chapter 13 downloads 300 MB where it may.
 course test test-notebooks learners test-everywhere book book-tests: export HF_HUB_OFFLINE = 1
-test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (10 to 15 minutes)
+test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (15 to 25 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2
-	@echo "Training the translator that tests and chapters use (2 to 4 minutes; kept in .cache) …"
+	@echo "Training the translator that tests and chapters use (2 to 6 minutes; kept in .cache) …"
 	@$(TRAIN)
 	@echo "Testing the package …"
 	@OMP_NUM_THREADS=1 $(PYTEST) tests $(REPOSITORY:%=--ignore=%) -n 2
