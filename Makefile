@@ -82,11 +82,12 @@ test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part
 	@echo "Running the notebooks and comparing their outputs …"
 	@OMP_NUM_THREADS=1 $(NBVAL) -n 2 --dist loadfile
 
+# Without types at run time, as readers have the package: the classes of their folder are others.
 LEARNERS := tests/test_learners.py tests/test_course_notebooks.py tests/test_course_diagnosis.py \
   tests/test_course_failures.py
 
 learners: $(INSTALLED) ## what the course promises a learner, over all chapters (half an hour)
-	@OMP_NUM_THREADS=1 $(PYTEST) $(LEARNERS) -m slow -rP --durations=20
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q $(LEARNERS) -m slow -rP --durations=20
 
 # Without these two, a kernel that has vector instructions and threads is all that was ever tested.
 CAPABILITIES ?= default avx2 avx512
@@ -94,7 +95,7 @@ THREADS ?= 1 2
 
 test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them on every kind of CPU, in random order (an hour)
 	@echo "Nearly two hundred kills, ten thousand damaged files …"
-	@$(PYTEST) tests -m slow
+	@$(RUN) -m pytest -q tests -m slow
 	@failed=""; for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
 	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from transformer import pretrained
 from transformer.checks.ch02_positional_encoding import wave_table
 from transformer.checks.harness import Suspects, agree, call, check, expect, shaken, size, sizes
 from transformer.checks.plain_marian import (
@@ -34,7 +35,7 @@ from transformer.checks.plain_marian import (
     transposed,
 )
 from transformer.inference import greedy_search
-from transformer.pretrained import PublishedConfig, PublishedTransformer, published_names
+from transformer.pretrained import PublishedConfig, PublishedTransformer
 
 LAYERS = {"encoder": 2, "decoder": 1}
 """The layers of the models that are checked."""
@@ -75,7 +76,7 @@ def check_layer_names(fn: Callable, *, device: torch.device | str = "cpu") -> No
     config = marian_config()
     tensors = random_tensors(config)
     model = PublishedTransformer(config).to(device).eval()
-    around = {n: t for n, t in published_names(model).items() if ".layers." not in n}
+    around = {n: t for n, t in pretrained.published_names(model).items() if ".layers." not in n}
     found: dict[str, str] = {}
     for stack in ("encoder", "decoder"):
         table = call(fn, stack)
@@ -240,8 +241,11 @@ def check_published_model(cls: Callable, *, device: torch.device | str = "cpu") 
     for config in (marian_config(), marian_config(**two)):
         model = call(cls, config)
         shaken(model, device)
-        names = published_names(model)
-        tensors = {names[ours]: tensor for ours, tensor in model.state_dict().items()}
+        names = pretrained.published_names(PublishedTransformer(config))
+        tensors = {
+            names.get(ours) or pretrained.published_name(ours): tensor
+            for ours, tensor in model.state_dict().items()
+        }
         right = plain(tensors, config)
         about = f"activation={config.activation!r}, scale_embedding={config.scale_embedding}"
         agree_with(model, right, f"with {about}", model_suspects(right))
