@@ -136,6 +136,12 @@ def changed(paths: tuple[str, ...], change: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(topk, "_traces", TraceCache(0))
 
 
+@pytest.fixture(autouse=True)
+def small_products_are_for_onednn(monkeypatch) -> None:
+    """Multiply small products as on a processor with AVX-512, whatever this one is."""
+    monkeypatch.setattr(linear, "HAS_AVX512", True)
+
+
 def large_model() -> Transformer:
     """Return a model that is large enough for oneDNN, and sentences long enough for the kernel."""
     sizes = dict(vocab_size=600, d_model=64, n_heads=4, n_layers=1, d_ff=256, max_len=80)

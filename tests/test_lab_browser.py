@@ -337,7 +337,7 @@ def test_a_chapter_its_module_and_another_notebook(lab: Lab, clone: Path) -> Non
     assert "sum 5.0" in lab.run_all()
 
 
-def test_what_the_learner_has_saved_passes(checks: list[Callable[[], str]]) -> None:
+def test_what_the_learner_has_saved_passes(lab: Lab, checks: list[Callable[[], str]]) -> None:
     (check,) = checks
     (row,) = [line for line in check().splitlines() if line.startswith("  3.1 ")]
     assert row.split()[-1] == "yours"
