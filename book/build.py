@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from book.definitions import ROOT
 from book.links import Book
 from book.sources import collect, explorer_page
+from transformer.explorer.npm import npm_package
 
 BUILD = ROOT / "book" / "_build"
 HTML = BUILD / "html"
@@ -25,32 +25,11 @@ with <code>make book</code>.</p></main></body></html>
 """
 
 
-def npm_package(spec: str) -> Path:
-    """Return the folder of an npm package in .cache/npm; install it there once.
-
-    Raises ValueError if npm is missing or fails.
-    """
-    name, _, version = spec.rpartition("@")
-    home = ROOT / ".cache" / "npm" / f"{name}-{version}"
-    folder = home / "node_modules" / name
-    if (folder / "package.json").is_file():
-        return folder
-    npm = shutil.which("npm")
-    if not npm:
-        raise ValueError(f"the book takes {spec} from npm, and there is no npm: install Node.js")
-    home.mkdir(parents=True, exist_ok=True)
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(home)]
-    done = subprocess.run([npm, "install", *options, spec], capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"npm could not install {spec}: {done.stderr.strip()[-300:]}")
-    return folder
-
-
 def place_mathjax() -> None:
     """Put MathJax where Sphinx takes static files from."""
     folder = BUILD / "static" / "mathjax"
     folder.mkdir(parents=True, exist_ok=True)
-    package = npm_package(MATHJAX)
+    package = npm_package(MATHJAX, ROOT / ".cache" / "npm")
     for source, name in MATHJAX_FILES.items():
         shutil.copyfile(package / source, folder / name)
 

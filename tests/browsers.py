@@ -6,13 +6,14 @@ missing the tests are skipped and say so; with BROWSER_TESTS=required, as in CI,
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from transformer.explorer.npm import npm_package
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -51,25 +52,18 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-def npm_package(spec: str) -> Path:
-    """Return the folder of an npm package in .cache/npm; install it there once, or skip."""
-    name, _, version = spec.rpartition("@")
-    home = ROOT / ".cache" / "npm" / f"{name}-{version}"
-    folder = home / "node_modules" / name
-    if not (folder / "package.json").is_file():
-        if not shutil.which("npm"):
-            missing(f"no npm, which installs {name}")
-        home.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]
-        done = subprocess.run([*command, str(home), spec], capture_output=True, text=True)
-        if done.returncode:
-            missing(f"npm could not install {spec}: {done.stderr.strip()[-200:]}")
-    return folder
+def package_of_npm(spec: str) -> Path:
+    """Return the folder of an npm package in .cache/npm; skip where npm cannot install it."""
+    try:
+        return npm_package(spec, ROOT / ".cache" / "npm")
+    except ValueError as error:
+        missing(str(error))
+        raise
 
 
 def serious_violations(page: Any) -> list[str]:
     """Return what axe-core finds on a page that is serious or critical."""
-    page.evaluate((npm_package(AXE) / "axe.min.js").read_text(encoding="utf-8"))
+    page.evaluate((package_of_npm(AXE) / "axe.min.js").read_text(encoding="utf-8"))
     # Without preload, which asks for imported style sheets where they are not.
     found = page.evaluate("axe.run({preload: false})")["violations"]
     return [

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browsers import DESKTOP, PHONE, browser, missing, npm_package, serious_violations
+from browsers import DESKTOP, PHONE, browser, missing, package_of_npm, serious_violations
 
 from transformer.corpora import english_italian
 from transformer.data import encode
@@ -125,7 +125,7 @@ def trained() -> Translator:
 
 @pytest.fixture(scope="module")
 def folder(trained: Translator, tmp_path_factory) -> Path:
-    dist = npm_package(RUNTIME) / "dist"
+    dist = package_of_npm(RUNTIME) / "dist"
     return write_live(trained, tmp_path_factory.mktemp("served") / "live", SENTENCE, dist)
 
 

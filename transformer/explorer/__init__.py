@@ -15,6 +15,7 @@ in the browser.
 | `figure` | draws the still picture for places where scripts do not run |
 | `explorer` | puts page, style, scripts and JSON together |
 | `live` | writes the folder of the live page, with the model as ONNX graphs |
+| `npm` | fetches what runs the model in a browser |
 """
 
 from transformer.explorer.explorer import Explorer, explore

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from transformer.explorer.explorer import SCRIPTS, asset, explore, filled, json_for_html, scripts
 from transformer.explorer.figure import still
 from transformer.explorer.graphs import GRAPHS, write_graphs
+from transformer.explorer.npm import npm_package
 from transformer.files import atomic_folder, cache_dir
 from transformer.translator import Translator
 
@@ -40,7 +40,12 @@ def write_live(
     """
     folder = Path(folder).resolve()
     page = live_page(translator, sentence)
-    parts = Path(runtime) if runtime else fetched_runtime()
+    if runtime:
+        parts = Path(runtime)
+    else:
+        needed = [f"dist/{name}" for name in RUNTIME_FILES]
+        instead = ", or give its dist as runtime"
+        parts = npm_package(RUNTIME, cache_dir() / "npm", needed, instead) / "dist"
     missing = [name for name in RUNTIME_FILES if not (parts / name).is_file()]
     if missing:
         raise ValueError(f"runtime {parts} has no {', '.join(missing)}: it is a dist of {RUNTIME}")
@@ -69,23 +74,3 @@ def live_page(translator: Translator, sentence: str) -> str:
         data=json_for_html(translation),
         scripts=scripts(*LIVE_SCRIPTS),
     )
-
-
-def fetched_runtime() -> Path:
-    """Return the folder of onnxruntime-web's files in the cache; npm fetches them if it is empty.
-
-    Raises ValueError if that fails.
-    """
-    home = cache_dir() / "npm" / RUNTIME.replace("@", "-")
-    found = home / "node_modules" / "onnxruntime-web" / "dist"
-    if all((found / name).is_file() for name in RUNTIME_FILES):
-        return found
-    npm = shutil.which("npm")
-    if not npm:
-        raise ValueError(f"the live page needs {RUNTIME}: install npm, or give its dist as runtime")
-    home.mkdir(parents=True, exist_ok=True)
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(home)]
-    done = subprocess.run([npm, "install", *options, RUNTIME], capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"npm could not install {RUNTIME}: {done.stderr.strip()[-300:]}")
-    return found
