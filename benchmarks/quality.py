@@ -144,6 +144,8 @@ def key(row: dict) -> tuple:
 
 def markdown(rows: Sequence[dict]) -> str:
     """Return a table with a line for each recipe and change: means over seeds, and spreads."""
+    if not rows:
+        return "No recipe has been scored yet."
     titles = ["recipe", "pair", "seeds", "minutes", "validation loss", *(c[2] for c in COLUMNS)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in dict.fromkeys((row["recipe"], row["change"], row["pair"]) for row in rows):

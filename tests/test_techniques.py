@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.checks.fixtures import small_model
+from transformer.corpora.tokenised import TokenisedPairs
 from transformer.data import BOS, EOS, PAD, collate, encode_pairs, train_tokenizer
 from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
+from transformer.ranks import Ranks
 from transformer.recipes.averaging import CheckpointMean
 from transformer.recipes.consistency import (
     Weights,
@@ -331,3 +333,45 @@ def test_batches_are_those_of_chapter_11_when_nothing_is_asked(tokenizer) -> Non
     preset = replace(preset, techniques=Techniques(bpe_dropout=0.3))
     dropped = stream_of(PAIRS, preset, tokenizer, 64).steps()
     assert len(take(dropped, 2)) == 2
+
+
+def test_bpe_dropout_is_refused_in_several_processes(tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr("transformer.recipes.streams.current", lambda: Ranks(0, 2))
+    preset = Preset(60, TrainingConfig(), {}, 1.0, Techniques(bpe_dropout=0.1))
+    with pytest.raises(ValueError, match="BPE-dropout runs in one process"):
+        stream_of(PAIRS, preset, tokenizer, 64)
+
+
+class NothingMapped(TokenisedPairs):
+    """No pairs, of the kind that stays on the disk."""
+
+    def __init__(self):
+        pass
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_both_directions_of_mapped_pairs_are_refused(tokenizer) -> None:
+    preset = Preset(60, TrainingConfig(), {}, 1.0, Techniques(both_directions=4))
+    with pytest.raises(ValueError, match="fit into memory"):
+        stream_of(NothingMapped(), preset, tokenizer, 64)
+
+
+@pytest.mark.parametrize("both", [0, 2])
+def test_the_parts_of_two_processes_are_the_batches_of_one(both: int) -> None:
+    config = TrainingConfig(max_tokens=12)
+    whole = Stream(PAIRS, config, both).steps()
+    parts = [Stream(PAIRS, config, both, ranks=Ranks(r, 2)).steps() for r in (0, 1)]
+    sizes = []
+    for _ in range(5):
+        (batch,), *shares = next(whole), *map(next, parts)
+        taken = [part for (part,) in shares if part.share]  # one without rows has a share of 0
+        found = [row for part in taken for row in without_padding(part.tgt)]
+        assert sorted(found) == sorted(without_padding(batch.tgt))
+        sizes.append(len(batch.tgt))
+    assert max(sizes) > 1  # there was something to share
+
+
+def without_padding(ids: Tensor) -> list[list[int]]:
+    return [[i for i in row if i != PAD] for row in ids.tolist()]

@@ -31,7 +31,7 @@ from transformer.checks.plain_marian import (
     spaced_as_fairseq,
     transposed,
 )
-from transformer.checks.unfit_files import refuses_what_does_not_fit
+from transformer.checks.refusals import refuses_what_does_not_fit
 from transformer.inference import greedy_search
 from transformer.pretrained import PublishedConfig, PublishedTransformer
 

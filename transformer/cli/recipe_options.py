@@ -9,7 +9,7 @@ from typing import Any
 
 from transformer.cli.options import given, natural
 from transformer.recipes import Preset, Recipe, Techniques, read_recipe, recipe_names, settings_of
-from transformer.recipes.watching import TensorBoard, Watch, print_samples
+from transformer.recipes.monitoring import Callback, TensorBoard, print_samples
 
 SETTINGS = (
     ("simcut", float, "weight of SimCut's consistency loss; 3 is usual"),
@@ -45,7 +45,7 @@ def add_technique_options(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{name}", type=kind, help=f"{text} (default: {default})")
 
 
-def add_watching_options(command: argparse.ArgumentParser) -> None:
+def add_monitoring_options(command: argparse.ArgumentParser) -> None:
     """Add the options for what a run shows."""
     command.add_argument(
         "--samples",
@@ -60,8 +60,8 @@ def add_watching_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def watches_of(options: argparse.Namespace, folder: Path) -> Sequence[Watch]:
-    """Return what watches a run; ValueError if --tensorboard needs a missing package."""
+def callbacks_of(options: argparse.Namespace, folder: Path) -> Sequence[Callback]:
+    """Return what reads a run's metrics; ValueError if --tensorboard needs a missing package."""
     if not options.tensorboard:
         return [print_samples]
     return [print_samples, TensorBoard(folder / "tensorboard")]

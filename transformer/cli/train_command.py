@@ -20,12 +20,12 @@ from transformer.cli.options import (
     read_corpus,
 )
 from transformer.cli.recipe_options import (
+    add_monitoring_options,
     add_recipe_option,
     add_technique_options,
-    add_watching_options,
     announce_settings,
+    callbacks_of,
     use_recipe,
-    watches_of,
     with_techniques,
 )
 from transformer.corpora import Corpus, read_pairs
@@ -104,7 +104,7 @@ def add_train(commands: Commands) -> None:
     )
     add_settings(command)
     add_technique_options(command)
-    add_watching_options(command)
+    add_monitoring_options(command)
     command.set_defaults(run=run_train)
 
 
@@ -156,7 +156,7 @@ def run_train(options: argparse.Namespace) -> None:
             longest=options.skip_long,
             strict=options.strict,
             samples=options.samples,
-            watches=watches_of(options, folder),
+            callbacks=callbacks_of(options, folder),
         )
     announce_result(history, folder)
 

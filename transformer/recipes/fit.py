@@ -28,6 +28,7 @@ from transformer.distributed import DistributedLoss, shard
 from transformer.fast_training import Loss, chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
 from transformer.ranks import Ranks, current
+from transformer.recipes.monitoring import Callback, MetricsLog, Samples, has_stalled, in_words
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -40,7 +41,6 @@ from transformer.recipes.run_folder import RunFolder, only_run, restore_snapshot
 from transformer.recipes.streams import Stream, stream_of
 from transformer.recipes.techniques import Techniques
 from transformer.recipes.usable import usable_pairs
-from transformer.recipes.watching import Journal, Samples, Watch, has_stalled, in_words
 from transformer.training import (
     Trainer,
     TrainingConfig,
@@ -65,7 +65,7 @@ def fit(
     longest: int | None = None,
     strict: bool = False,
     samples: int = 0,
-    watches: Sequence[Watch] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> list[dict]:
     """Train a translator into `folder` and return the learning curve, one row a validation.
 
@@ -73,11 +73,11 @@ def fit(
     model.safetensors), decoding.json, the curve (history.json and its picture history.svg), the
     metrics as lines of JSON (metrics.jsonl), and the last two checkpoints, one of which `resume`
     may name. At each validation so many `samples` of the validation split are translated, and each
-    of the `watches` is called with every line of the metrics. An old run in `folder` is replaced at
-    the first validation, and a killed process leaves the old translator or the new one. A resumed
-    run takes its tokenizer from the checkpoint, and says on standard error which settings have
-    changed. When `should_stop` returns True, a checkpoint is written and KeyboardInterrupt raised.
-    The caller's random numbers are left as they were.
+    of the `callbacks` is called with every line of the metrics. An old run in `folder` is replaced
+    at the first validation, and a killed process leaves the old translator or the new one. A
+    resumed run takes its tokenizer from the checkpoint, and says on standard error which settings
+    have changed. When `should_stop` returns True, a checkpoint is written and KeyboardInterrupt
+    raised. The caller's random numbers are left as they were.
 
     Pairs that are blank, unknown to the vocabulary or longer than the model's max_len are left out,
     and training pairs of more than `longest` tokens, too; how many is said on standard error. With
@@ -112,7 +112,7 @@ def fit(
             "techniques": asdict(techniques),
             "decoding": asdict(preset.decoding),
         }
-        run_folder = RunFolder(folder, settings, journal=Journal(watches))
+        run_folder = RunFolder(folder, settings, metrics=MetricsLog(callbacks))
         run = Run(trainer, val_pairs, run_folder, preset.minutes, techniques=techniques)
         run.samples = Samples(val_pairs, tokenizer, samples)
         if saved:
@@ -264,10 +264,10 @@ class Run:
         self.history.append(curve_row(self.trainer, epoch, self.seconds, train_loss, val_loss))
         if self.ranks.is_first:
             samples = self.samples.translate(self.trainer.ema_model) if self.samples else []
-            journal = self.folder.journal
-            journal.add(self.history[-1] | ({"samples": samples} if samples else {}))
+            metrics = self.folder.metrics
+            metrics.add(self.history[-1] | ({"samples": samples} if samples else {}))
             self.folder.keep(self.trainer, self.seconds, self.history)
-            journal.meter.clear()  # the time of a validation is not one of training
+            metrics.meter.clear()  # the time of a validation is not one of training
         draw_own_numbers(self.trainer, self.ranks)
 
 
@@ -282,8 +282,8 @@ def draw_own_numbers(trainer: Trainer, ranks: Ranks) -> None:
 
 def log(run: Run, n_tokens: int) -> None:
     """Add the last step, of so many tokens, to the metrics."""
-    journal = run.folder.journal
-    added = journal.step(run.trainer.steps, run.seconds, n_tokens, run.losses[-1])
+    metrics = run.folder.metrics
+    added = metrics.step(run.trainer.steps, run.seconds, n_tokens, run.losses[-1])
     if added and run.ranks.is_first:
         run.folder.log()
 
@@ -304,7 +304,7 @@ def show(run: Run, bar: tqdm) -> None:
     """Move the bar, and show the last validation loss."""
     done = run.seconds if math.isfinite(run.minutes) else run.trainer.steps
     bar.update(min(round(done), bar.total) - bar.n)
-    words = in_words(run.trainer.steps, run.folder.journal.meter.speed, run.history)
+    words = in_words(run.trainer.steps, run.folder.metrics.meter.speed, run.history)
     bar.set_postfix_str(words, refresh=False)
 
 

@@ -30,8 +30,8 @@ from transformer.model import Config, read_config, save_model
 from transformer.ranks import current
 from transformer.recipes.averaging import CheckpointMean, Weights
 from transformer.recipes.curve_picture import curve_svg
+from transformer.recipes.monitoring import METRICS, MetricsLog
 from transformer.recipes.resuming import SavedRun
-from transformer.recipes.watching import JOURNAL, Journal
 from transformer.training import Trainer, save_checkpoint
 
 CHECKPOINTS_KEPT = 2
@@ -127,7 +127,7 @@ def complete(folder: Path) -> None:
     that are there are old.
     """
     if checkpoints(folder / READY):
-        others = [folder / name for name in (JOURNAL, CURVE, DECODING, "history.png")]
+        others = [folder / name for name in (METRICS, CURVE, DECODING, "history.png")]
         for path in [*checkpoints(folder), *snapshots(folder), *others]:
             path.unlink(missing_ok=True)
     move_ready(folder)
@@ -162,7 +162,7 @@ class RunFolder:
 
     `settings` are those that `read_run` finds in a checkpoint. `in_place` says whether the
     translator in the folder is one of this run, `best` is its validation loss, and `last_kept` the
-    step of the run's last checkpoint. `journal` has the metrics, which are written with it.
+    step of the run's last checkpoint. `metrics` are written with it.
     """
 
     path: Path
@@ -170,12 +170,12 @@ class RunFolder:
     best: float = math.inf
     in_place: bool = False
     last_kept: int = 0
-    journal: Journal = field(default_factory=Journal)
+    metrics: MetricsLog = field(default_factory=MetricsLog)
 
     def resume(self, saved: SavedRun, config: Config, step: int) -> None:
         """Go on from a checkpoint; ValueError if it lies here beside another run's translator."""
         self.last_kept = step
-        self.journal.resume(saved.checkpoint.parent, step)
+        self.metrics.resume(saved.checkpoint.parent, step)
         if saved.checkpoint.resolve().parent != self.path.resolve():
             return
         foreign = foreign_file(self.path, config, saved.tokenizer)
@@ -227,12 +227,12 @@ class RunFolder:
         atomic_write(folder / CURVE, curve_svg(history).encode())
         if decoding := notes.get("decoding"):
             atomic_write(folder / DECODING, json.dumps(decoding).encode())
-        self.journal.write(folder)
+        self.metrics.write(folder)
 
     def log(self) -> None:
         """Write the metrics between validations, once the folder is this run's."""
         if self.in_place:
-            self.journal.write(self.path)
+            self.metrics.write(self.path)
 
 
 def snapshots_of(trainer: Trainer) -> dict[int, Weights]:

@@ -15,32 +15,32 @@ from transformer.files import atomic_write
 from transformer.inference import greedy_search
 from transformer.model import Transformer
 
-JOURNAL = "metrics.jsonl"
+METRICS = "metrics.jsonl"
 """The file of all lines, in the folder of the run."""
 LOG_EVERY = 50
 """Steps between two lines that say how training is going."""
 LONGEST_SAMPLE = 64
 
 Line = dict[str, Any]
-Watch = Callable[[Line], None]
-"""A function that is called with each line of the journal: `print_samples`, say."""
+Callback = Callable[[Line], None]
+"""A function that is called with each line of the metrics: `print_samples`, say."""
 
 
-class Journal:
+class MetricsLog:
     """The lines of metrics that a run writes, one every `LOG_EVERY` steps and one a validation.
 
     The first kind has step, seconds, tokens_per_s and train_loss; the second has what the learning
     curve has, and sample translations.
     """
 
-    def __init__(self, watches: Sequence[Watch] = ()):
-        self.watches = watches
+    def __init__(self, callbacks: Sequence[Callback] = ()):
+        self.callbacks = callbacks
         self.lines: list[Line] = []
         self.meter = Meter()
 
     def resume(self, folder: Path, step: int) -> None:
         """Go on after the lines that a run has written up to a step."""
-        path = folder / JOURNAL
+        path = folder / METRICS
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         lines = [json.loads(line) for line in text.splitlines()]
         self.lines = [line for line in lines if line["step"] <= step]
@@ -54,15 +54,15 @@ class Journal:
         return True
 
     def add(self, line: Line) -> None:
-        """Add a line and show it to the watches."""
+        """Add a line and give it to the callbacks."""
         self.lines.append(line)
-        for watch in self.watches:
-            watch(line)
+        for callback in self.callbacks:
+            callback(line)
 
     def write(self, folder: Path) -> None:
         """Write all lines."""
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in self.lines)
-        atomic_write(folder / JOURNAL, text.encode())
+        atomic_write(folder / METRICS, text.encode())
 
 
 class Meter:

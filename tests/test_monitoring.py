@@ -14,8 +14,8 @@ from test_recipes import contents, equal_files, make_corpus, names, preset, stop
 from transformer.files import read_tensors
 from transformer.recipes import Preset, Techniques, checkpoints, fit, read_run
 from transformer.recipes.curve_picture import curve_svg, ticks
+from transformer.recipes.monitoring import MetricsLog, TensorBoard, print_samples
 from transformer.recipes.run_folder import snapshots
-from transformer.recipes.watching import Journal, TensorBoard, print_samples
 
 ALL = Techniques(simcut=1.0, average_last=2, both_directions=3)
 
@@ -32,10 +32,14 @@ def lines_of(folder: Path) -> list[dict]:
 
 
 def test_metrics_are_lines_of_json(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("transformer.recipes.watching.LOG_EVERY", 2)
+    monkeypatch.setattr("transformer.recipes.monitoring.LOG_EVERY", 2)
     seen = []
     history = fit(
-        make_corpus(), tmp_path, preset(steps=5, validate_every=3), samples=2, watches=[seen.append]
+        make_corpus(),
+        tmp_path,
+        preset(steps=5, validate_every=3),
+        samples=2,
+        callbacks=[seen.append],
     )
     lines = lines_of(tmp_path)
     assert lines == seen
@@ -50,7 +54,7 @@ def test_metrics_are_lines_of_json(tmp_path, monkeypatch) -> None:
 
 
 def test_a_resumed_run_goes_on_with_its_metrics(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("transformer.recipes.watching.LOG_EVERY", 2)
+    monkeypatch.setattr("transformer.recipes.monitoring.LOG_EVERY", 2)
     fit(make_corpus(), tmp_path, preset(steps=6, validate_every=3))
     earlier = checkpoints(tmp_path)[0]
     fit(make_corpus(), tmp_path, preset(steps=7, validate_every=3), resume=earlier)
@@ -72,7 +76,7 @@ def test_samples_are_printed_and_do_not_change_a_run(tmp_path, capsys) -> None:
             folder,
             preset(steps=4, validate_every=2),
             samples=count,
-            watches=[print_samples],
+            callbacks=[print_samples],
         )
     shown = capsys.readouterr().err
     assert shown.count(f"  {make_corpus().val[0][0]} → ") == 2
@@ -210,7 +214,7 @@ def test_bpe_dropout_goes_through_a_run(tmp_path) -> None:
 
 
 def test_a_failed_run_writes_no_metrics(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("transformer.recipes.watching.LOG_EVERY", 1)
+    monkeypatch.setattr("transformer.recipes.monitoring.LOG_EVERY", 1)
     fit(make_corpus(), tmp_path, preset(steps=2))
     before = contents(tmp_path)
     monkeypatch.setattr("transformer.training.Trainer.validate", lambda *args: float("nan"))
@@ -220,7 +224,7 @@ def test_a_failed_run_writes_no_metrics(tmp_path, monkeypatch) -> None:
     assert "metrics.jsonl" in names(tmp_path)
 
 
-def test_a_journal_without_a_file_begins_empty(tmp_path) -> None:
-    journal = Journal()
-    journal.resume(tmp_path, 5)
-    assert journal.lines == []
+def test_a_log_without_a_file_begins_empty(tmp_path) -> None:
+    metrics = MetricsLog()
+    metrics.resume(tmp_path, 5)
+    assert metrics.lines == []
