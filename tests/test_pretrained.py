@@ -21,6 +21,7 @@ import published_models as made
 from published_models import SENTENCES
 
 from transformer.checks.plain_marian import plain
+from transformer.cli import main
 from transformer.inference import IncrementalDecoder, RecomputingDecoder, beam_search, greedy_search
 from transformer.pretrained import (
     PublishedConfig,
@@ -510,6 +511,38 @@ def test_a_translator_reports_what_it_cannot_read(marian_folder: tuple[Any, Path
         Translator.load(marian_folder[1], engine="ctranslate2")
     with pytest.raises(ValueError, match="takes no languages"):
         Translator.load(marian_folder[1], languages=("en", "it"))
+
+
+def test_the_command_line_searches_as_the_checkpoint_says(
+    marian_folder: tuple[Any, Path], tmp_path: Path, monkeypatch
+) -> None:
+    folder = shutil.copytree(marian_folder[1], tmp_path / "new")
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(settings | {"num_beams": 3, "length_penalty": 0.6}))
+    searches = []
+    n_best = Translator.n_best
+
+    def noted(self, texts, search, *arguments, **options):
+        searches.append((search.beam_size, search.length_penalty))
+        return n_best(self, texts, search, *arguments, **options)
+
+    monkeypatch.setattr(PublishedTranslator, "n_best", noted)
+    command = ["translate", "--model", str(folder), "--device", "cpu", "the cat"]
+    assert main(command) == 0
+    assert main([*command, "--beam", "2"]) == 0
+    assert searches == [(3, 0.6), (2, 0.6)]
+
+
+def test_what_published_weights_attend_to_is_not_written(
+    marian_folder: tuple[Any, Path], tmp_path: Path, capsys
+) -> None:
+    test = tmp_path / "test"
+    test.write_text("the cat\n", encoding="utf-8")
+    command = ["evaluate", "--corpus", "files", "--test", str(test), str(test), "--device", "cpu"]
+    attention = ["--attention", str(tmp_path / "attention.jsonl")]
+    assert main([*command, "--model", str(marian_folder[1]), *attention]) == 1
+    assert "--attention is for models that were trained here" in capsys.readouterr().err
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused(

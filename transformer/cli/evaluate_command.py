@@ -26,7 +26,7 @@ from transformer.files import check_writable
 from transformer.metrics import moses_tokens
 from transformer.ranks import current
 from transformer.texts import read_lines
-from transformer.translator import PublishedTranslator
+from transformer.translator import published_place
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -94,9 +94,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     language = moses_language(options)
     if language:
         moses_tokens(references[:1], language)
-    for path in (options.out, options.attention):
-        if path:
-            check_writable(path)
+    check_outputs(options)
     others = {str(path): other_output(path, len(references)) for path in options.against}
     how = Scoring("none" if options.tokenized or options.tok else "13a", language)
     outputs = {m: translate_all(options, m, sources) for m in (options.model, *options.also)}
@@ -115,13 +113,20 @@ def run_evaluate(options: argparse.Namespace) -> None:
         write_attention(options, sources, outputs[options.model][0])
 
 
+def check_outputs(options: argparse.Namespace) -> None:
+    """Raise OSError for a file that cannot be written, ValueError for attention that is not had."""
+    for path in (options.out, options.attention):
+        if path:
+            check_writable(path)
+    if options.attention and published_place(options.model):
+        raise ValueError("--attention is for models that were trained here, not published ones")
+
+
 def write_attention(
     options: argparse.Namespace, sources: Sequence[str], translations: Sequence[str]
 ) -> None:
-    """Write what each translation attends to; ValueError for published weights."""
+    """Write what each translation attends to."""
     translator = load_translator(options)
-    if isinstance(translator, PublishedTranslator):
-        raise ValueError("--attention is for models that were trained here, not published ones")
     pairs = list(zip(sources, translations, strict=True))
     rows = attention_rows(translator.model, translator.tokenizer, pairs)
     with options.attention.open("w", encoding="utf-8") as file:
