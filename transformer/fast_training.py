@@ -809,8 +809,8 @@ def optimize_for_cpu(model: Transformer) -> Transformer:
 # PyTorch hands a product of float32 matrices to a library; on most computers that is **MKL**, which
 # is Intel's. PyTorch contains a second one, **oneDNN**, for convolutions and bfloat16. On some AMD
 # processors it multiplies float32 up to twice as fast, so `FastLinear` (in `transformer/cpu`) asks
-# it for large products, and without AVX-512 only for those with large weights. On others the bars are
-# alike, and on Intel's they should be. On yours?
+# it for large products, and without AVX-512 only for those with large weights. On others the bars
+# are alike, and on Intel's they should be. On yours?
 
 # %% tags=["active-ipynb", "nbval-ignore-output"]
 # x = torch.randn(512, 512)
