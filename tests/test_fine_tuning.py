@@ -90,6 +90,9 @@ def test_the_command_fine_tunes(
     assert "--overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite", "--d-model", "32"]) == 1
     assert "--d-model cannot be used with --init" in capsys.readouterr().err
+    for option in (["--simcut", "3"], ["--recipe", "multi30k-en-de"], ["--beam", "4"]):
+        assert main([*command, "--overwrite", *option]) == 1
+        assert f"{option[0]} cannot be used with --init" in capsys.readouterr().err
     assert main(["export", "--model", out, "--to", "transformers", "--out", f"{out}2"]) == 0
     one, two = (read_model(folder).state_dict() for folder in (out, f"{out}2"))
     assert all(two[name].equal(x) for name, x in one.items())

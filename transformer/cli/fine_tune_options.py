@@ -10,11 +10,13 @@ from pathlib import Path
 from transformer.cli.options import given, read_corpus
 from transformer.files import cache_dir
 from transformer.model import Config
-from transformer.recipes import fine_tune, holds_run, only_run
+from transformer.recipes import Techniques, fine_tune, holds_run, only_run
 from transformer.recipes.fine_tuning import FINE_TUNING
 from transformer.training import TrainingConfig
 
-SIZES = [field.name for field in fields(Config)]
+NOT_WITH_INIT = [field.name for settings in (Config, Techniques) for field in fields(settings)]
+NOT_WITH_INIT += ["resume", "checkpoint", "skip_long", "strict", "recipe", "add", "tensorboard"]
+NOT_WITH_INIT += ["beam", "length_penalty"]
 
 
 def add_init(command: argparse.ArgumentParser) -> None:
@@ -35,10 +37,10 @@ def add_init(command: argparse.ArgumentParser) -> None:
 
 def run_init(options: argparse.Namespace, should_stop: Callable[[], bool]) -> None:
     """Fine-tune published weights and leave them in a folder that `transformers` loads."""
-    for name in (*SIZES, "resume", "checkpoint", "skip_long", "strict"):
+    for name in NOT_WITH_INIT:
         if getattr(options, name, None) not in (None, False):
             option = name.replace("_", "-")
-            raise ValueError(f"--{option} cannot be used with --init, whose model is given")
+            raise ValueError(f"--{option} cannot be used with --init, which keeps model and search")
     training = replace(FINE_TUNING, **given(options, [f.name for f in fields(TrainingConfig)]))
     minutes = given(options, ["minutes"]).get("minutes", math.inf)
     if minutes < math.inf and options.steps is None:
