@@ -236,10 +236,11 @@ def test_fifty_thousand_pairs_stay_on_the_disk(tmp_path, everything_is_large) ->
 
 
 @needs_fork
-def test_one_process_of_a_machine_tokenises(tmp_path, own_cache, everything_is_large) -> None:
+def test_one_process_of_a_machine_tokenises(tmp_path, own_cache) -> None:
     files = write(tmp_path, ODD)
 
     def work() -> int:
+        large_files.LARGE = 0
         with joined():
             corpus = text_files(files)
             pairs, _ = usable_pairs(train_tokenizer(corpus.texts(), 60), corpus, "train", 12)
