@@ -15,7 +15,15 @@ CONSTRAINTS ?= constraints.txt
 CONSTRAIN = $(if $(CONSTRAINTS),$(shell $(PYTHON) -c \
   'import sys; print("-c $(CONSTRAINTS)" if sys.version_info >= (3, 11, 5) else "")' 2>/dev/null))
 
-PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=transformer,beartype.beartype
+comma := ,
+space := $() $()
+# Types are checked at run time, except in the corpora: with its millions of calls, the grammar would
+# take five times as long.
+TYPED := $(filter-out transformer.corpora,$(subst /,.,$(basename $(wildcard transformer/*.py)) \
+  $(patsubst %/__init__.py,%,$(wildcard transformer/*/__init__.py))))
+PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=$(subst $(space),$(comma),$(strip $(TYPED))),beartype.beartype
+# Each process gets neighbouring tests, so that few fixtures of a module are made twice.
+TWO := -n 2 --dist worksteal
 REPOSITORY := tests/test_layout.py tests/test_repository.py
 # The last chapters take longest: they begin, so that no process waits for them at the end.
 NBVAL = $(RUN) -m pytest -q --nbval --nbval-current-env $(shell ls -r notebooks/*.ipynb) \
@@ -25,7 +33,6 @@ TRAIN := $(RUN) -c "from transformer.cpu import process; from transformer.recipe
 SOURCES = $(wildcard transformer tests figures benchmarks notebooks book)
 
 # The form that exists of each pair in pyproject.toml: the notebook, else the module.
-comma := ,
 PAIRS := $(shell sed -n 's|^ *"notebooks//\(.*\)/ipynb,transformer//\(.*\)/py:percent".*|notebooks/\1.ipynb,transformer/\2.py|p' pyproject.toml)
 PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pair)))))
 
@@ -68,15 +75,15 @@ test quick test-notebooks learners test-everywhere coverage book book-tests: exp
 course test test-notebooks learners test-everywhere book book-tests: export HF_HUB_OFFLINE = 1
 test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (15 to 25 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
-	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) -n 2
+	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) $(TWO)
 	@echo "Training the translator that tests and chapters use (2 to 6 minutes; kept in .cache) …"
 	@$(TRAIN)
 	@echo "Testing the package …"
-	@OMP_NUM_THREADS=1 $(PYTEST) tests $(REPOSITORY:%=--ignore=%) -n 2
+	@OMP_NUM_THREADS=1 $(PYTEST) tests $(REPOSITORY:%=--ignore=%) $(TWO)
 	@$(MAKE) test-notebooks
 
 quick: $(INSTALLED) ## the unit tests that neither train nor run notebooks (a minute)
-	@OMP_NUM_THREADS=1 $(PYTEST) tests -n 2 -m quick
+	@OMP_NUM_THREADS=1 $(PYTEST) tests $(TWO) -m quick
 
 test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
 	@echo "Running the notebooks and comparing their outputs …"
@@ -99,13 +106,13 @@ test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them o
 	@failed=""; for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
 	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
-	  $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests $(REPOSITORY:%=--ignore=%) -n 2 || failed="$$failed, tests on $$capability with $$threads"; \
+	  $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests $(REPOSITORY:%=--ignore=%) $(TWO) || failed="$$failed, tests on $$capability with $$threads"; \
 	  $(NBVAL) -n 2 --dist loadfile || failed="$$failed, notebooks on $$capability with $$threads"; \
 	done; done; \
 	[[ -z $$failed ]] || { echo "Failed: $${failed#, } threads." >&2; exit 1; }
 
 coverage: $(INSTALLED) ## lines and branches of the package that the tests reach, and whether they are enough
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests --cov --cov-report=term-missing:skip-covered -n 2
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests --cov --cov-report=term-missing:skip-covered $(TWO)
 
 # The new environment reads the dependencies of .venv, but neither its packages' hooks nor this folder:
 # what it imports as `transformer` is the wheel.
