@@ -94,7 +94,7 @@ LEARNERS := tests/test_learners.py tests/test_course_notebooks.py tests/test_cou
   tests/test_course_failures.py
 
 learners: $(INSTALLED) ## what the course promises a learner, over all chapters (half an hour)
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q $(LEARNERS) -m slow -rP --durations=20
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q $(LEARNERS) -m slow --timeout=3600 -rP --durations=20
 
 # Without these two, a kernel that has vector instructions and threads is all that was ever tested.
 CAPABILITIES ?= default avx2 avx512
@@ -102,7 +102,7 @@ THREADS ?= 1 2
 
 test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them on every kind of CPU, in random order (an hour)
 	@echo "Nearly two hundred kills, ten thousand damaged files …"
-	@$(RUN) -m pytest -q tests -m slow
+	@$(RUN) -m pytest -q tests -m slow --timeout=3600
 	@failed=""; for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
 	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
