@@ -1,6 +1,9 @@
 """Test what the processes of a run tell each other."""
 
+import weakref
+
 import pytest
+import torch.distributed as dist
 from several import in_processes, needs_fork
 
 from transformer.ranks import Ranks, current, is_lost, joined, restarts
@@ -62,6 +65,16 @@ def test_no_process_waits_for_one_that_has_failed() -> None:
             return "waited for nobody"
 
     assert in_processes(2, work) == ["lost", "failed"]
+
+
+@needs_fork
+def test_a_group_that_was_left_is_not_freed_by_what_was_trained_in_it() -> None:
+    def work() -> bool:
+        with joined():
+            group = weakref.ref(dist.group.WORLD)
+        return group() is not None
+
+    assert in_processes(2, work) == [True, True]
 
 
 @pytest.mark.parametrize(("text", "expected"), [("Connection closed by peer", True), ("x", False)])
