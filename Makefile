@@ -17,9 +17,10 @@ CONSTRAIN = $(if $(CONSTRAINTS),$(shell $(PYTHON) -c \
 
 comma := ,
 space := $() $()
-# Types are checked at run time, except in the corpora: with its millions of calls, the grammar would
-# take five times as long.
-TYPED := $(filter-out transformer.corpora,$(subst /,.,$(basename $(wildcard transformer/*.py)) \
+# Types are checked at run time, except in the grammar, which would take five times as long: it makes
+# millions of calls.
+UNTYPED := transformer.corpora transformer.corpora.grammar transformer.corpora.phrases
+TYPED := $(filter-out $(UNTYPED),$(subst /,.,$(basename $(wildcard transformer/*.py transformer/corpora/*.py)) \
   $(patsubst %/__init__.py,%,$(wildcard transformer/*/__init__.py))))
 PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=$(subst $(space),$(comma),$(strip $(TYPED))),beartype.beartype
 # Each process gets neighbouring tests, so that few fixtures of a module are made twice.
