@@ -19,11 +19,12 @@ import torch.distributed as dist
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for another that lives, such as one that waits for standard input."""
-LEFT: list[Any] = []
-"""The groups of processes that were left, which must not be freed by a DistributedDataParallel.
+LEFT_GROUPS: list[Any] = []
+"""Process groups that were left, kept so that no DistributedDataParallel is the last to hold one.
 
-That would free them with Python's lock held and wait for their threads, and one of those may wait
-for the lock: both would wait for ever (https://github.com/pytorch/pytorch/issues/56297).
+It would free the group with the global interpreter lock held and wait for the group's threads. One
+of them may wait for that lock, and then neither goes on
+(https://github.com/pytorch/pytorch/issues/56297).
 """
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|socket", re.IGNORECASE)
 """What PyTorch says when another process is gone; there is no exception of its own for gloo."""
@@ -140,7 +141,7 @@ def joined() -> Iterator[Ranks]:
     try:
         yield Ranks(rank, world, dist.PrefixStore("said", store))
     finally:
-        LEFT.append(dist.group.WORLD)
+        LEFT_GROUPS.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
