@@ -16,6 +16,7 @@ from transformer.recipes import Preset, Techniques, checkpoints, fit, read_run
 from transformer.recipes.curve_picture import curve_svg, ticks
 from transformer.recipes.monitoring import MetricsLog, TensorBoard, print_samples
 from transformer.recipes.run_folder import snapshots
+from transformer.training import learning_rate
 
 ALL = Techniques(simcut=1.0, average_last=2, both_directions=3)
 
@@ -189,6 +190,26 @@ def test_the_averaged_model_is_that_of_the_snapshots(tmp_path) -> None:
     for name in last[0]:
         mean = torch.stack([weights[name] for weights in last]).mean(0)
         torch.testing.assert_close(ema[f"ema_model.{name}"], mean)
+
+
+def test_a_cooldown_is_a_share_of_the_steps_and_a_resumed_run_goes_on_with_it(tmp_path) -> None:
+    settings = with_techniques(preset(steps=8, validate_every=1), cooldown=0.5)
+    history = fit(make_corpus(), tmp_path / "straight", settings)
+    full = [learning_rate(step, 4, 1e-2) for step in range(1, 9)]
+    left = [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]  # of the run before each step, in halves
+    wanted = [rate * share for rate, share in zip(full, left, strict=True)]
+    assert [row["learning_rate"] for row in history] == pytest.approx(wanted)
+    middle = with_techniques(preset(steps=6, validate_every=1), cooldown=0.0)
+    fit(make_corpus(), tmp_path / "parts", middle)
+    earlier = checkpoints(tmp_path / "parts")[-1]
+    resumed = fit(make_corpus(), tmp_path / "parts", settings, resume=earlier)
+    assert [row["learning_rate"] for row in resumed[-2:]] == pytest.approx(wanted[-2:])
+
+
+def test_a_cooldown_is_a_share_of_the_minutes(tmp_path) -> None:
+    settings = with_techniques(replace(preset(steps=10**9), minutes=0.02), cooldown=0.9)
+    last = fit(make_corpus(), tmp_path, settings)[-1]
+    assert last["learning_rate"] < 0.5 * learning_rate(last["step"], 4, 1e-2)
 
 
 def test_a_run_resumed_in_another_folder_takes_its_snapshots_along(tmp_path) -> None:

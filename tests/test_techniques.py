@@ -24,6 +24,7 @@ from transformer.recipes.consistency import (
     simcut_loss,
     two_passes,
 )
+from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.presets import Preset
 from transformer.recipes.streams import BPEDropout, Stream, reverse, stream_of
 from transformer.recipes.techniques import Techniques
@@ -31,6 +32,7 @@ from transformer.training import (
     Trainer,
     TrainingConfig,
     label_smoothed_loss,
+    learning_rate,
     training_batches,
     translation_loss,
 )
@@ -68,12 +70,20 @@ def test_every_technique_is_off_by_default() -> None:
     assert plain.trainer() is Trainer
 
 
+def test_a_cooldown_ends_at_zero_and_changes_nothing_before() -> None:
+    rate = learning_rate(9, 4, 1e-2)
+    for progress, left in ((0.0, 1), (0.75, 1), (0.8, 0.8), (0.875, 0.5), (1.0, 0), (1.1, 0)):
+        assert Cooldown(0.25, progress)(9, 4, 1e-2) == pytest.approx(left * rate)
+        assert Cooldown(0.0, progress)(9, 4, 1e-2) == rate
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         (dict(simcut=-1.0), "simcut must be at least 0, not -1.0"),
         (dict(r_drop=math.nan), "r_drop must be at least 0, not nan"),
         (dict(bpe_dropout=1.0), "bpe_dropout must be below 1, not 1.0"),
+        (dict(cooldown=1.0), "cooldown must be below 1, not 1.0"),
         (dict(simcut_p=1.5), "simcut_p must be below 1, not 1.5"),
         (dict(patience=-1), "patience must be at least 0, not -1"),
         (dict(simcut=1.0, r_drop=1.0), "choose one"),

@@ -18,6 +18,7 @@ SETTINGS = (
     ("bpe-dropout", float, "probability that a merge of subwords is left out; 0.1 is usual"),
     ("both-directions", int, "first steps, which learn to translate in both directions"),
     ("average-last", int, "checkpoints whose mean is the model, not a moving average"),
+    ("cooldown", float, "last share of the run, in which the learning rate falls to 0"),
     ("patience", int, "stop after so many validations without a lower loss"),
 )
 DECODING = (

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from transformer.distributed import DistributedLoss, shard
 from transformer.fast_training import Loss, chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
 from transformer.ranks import Ranks, current
+from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.monitoring import Callback, MetricsLog, Samples, has_stalled, in_words
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
@@ -44,7 +46,6 @@ from transformer.recipes.usable import usable_pairs
 from transformer.training import (
     Trainer,
     TrainingConfig,
-    learning_rate,
     load_checkpoint,
 )
 
@@ -99,9 +100,9 @@ def fit(
         model = Transformer(preset.model_config(tokenizer.get_vocab_size())).to(device)
         pairs, val_pairs = pairs_of(corpus, tokenizer, model.config.max_len, longest, strict)
         techniques = preset.techniques
-        trainer = fast_trainer(
-            model, preset.training, precision, techniques.loss(), techniques.trainer()
-        )
+        schedule = Cooldown(techniques.cooldown)
+        make = partial(techniques.trainer(), schedule=schedule)
+        trainer = fast_trainer(model, preset.training, precision, techniques.loss(), make)
         torch.manual_seed(preset.training.seed)
         settings = {
             "vocab_size": preset.vocab_size,
@@ -113,7 +114,7 @@ def fit(
             "decoding": asdict(preset.decoding),
         }
         run_folder = RunFolder(folder, settings, metrics=MetricsLog(callbacks))
-        run = Run(trainer, val_pairs, run_folder, preset.minutes, techniques=techniques)
+        run = Run(trainer, val_pairs, run_folder, preset.minutes, schedule, techniques=techniques)
         run.samples = Samples(val_pairs, tokenizer, samples)
         if saved:
             run.resume(saved)
@@ -207,6 +208,7 @@ class Run:
     val_pairs: Sequence[Pair]
     folder: RunFolder
     minutes: float = math.inf
+    schedule: Cooldown = field(default_factory=lambda: Cooldown(0))
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -236,6 +238,7 @@ class Run:
         with progress_bar(self) as bar:
             while not self.ended():
                 group = next(batches)
+                self.schedule.progress = self.progress()
                 self.losses.append(trainer.step(*(batch.to(device) for batch in group)))
                 seconds = time.perf_counter() - clock
                 stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
@@ -247,11 +250,14 @@ class Run:
                     raise KeyboardInterrupt
         return self.history
 
+    def progress(self) -> float:
+        """Return how much of the run is done, from 0 to 1, by its steps or by its minutes."""
+        steps = self.trainer.steps / self.trainer.config.steps
+        return max(steps, self.seconds / (60 * self.minutes))
+
     def ended(self) -> bool:
         """Return whether the steps, the minutes or the patience are over."""
-        over = self.trainer.steps >= self.trainer.config.steps
-        stalled = has_stalled(self.history, self.techniques.patience)
-        return over or self.seconds >= 60 * self.minutes or stalled
+        return self.progress() >= 1 or has_stalled(self.history, self.techniques.patience)
 
     def validate(self, val_batches: Sequence[Batch], epoch: int) -> None:
         """Add a row to the learning curve; write the curve, a checkpoint and the best model.
@@ -338,7 +344,7 @@ def curve_row(
         "step": trainer.steps,
         "epoch": epoch,
         "seconds": round(seconds, 1),
-        "learning_rate": learning_rate(trainer.steps, config.warmup, config.peak_lr),
+        "learning_rate": trainer.schedule(trainer.steps, config.warmup, config.peak_lr),
         "train_loss": train_loss,
         "val_loss": val_loss,
     }

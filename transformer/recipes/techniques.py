@@ -28,6 +28,8 @@ class Techniques:
       et al. 2021 (they use a third of all steps).
     - `average_last`: the checkpoints whose mean is the model, instead of a moving average. Source:
       Vaswani et al. 2017, section 6.1.
+    - `cooldown`: the share of the run, at its end, in which the learning rate falls to 0. Source:
+      Hägele et al. 2024 (they use 0.2).
     - `patience`: validations in a row without a lower loss after which a run ends.
 
     Raises ValueError for a value that makes no sense, and for two consistency losses at once.
@@ -39,6 +41,7 @@ class Techniques:
     bpe_dropout: float = 0.0
     both_directions: int = 0
     average_last: int = 0
+    cooldown: float = 0.0
     patience: int = 0
 
     def __post_init__(self):
@@ -46,7 +49,7 @@ class Techniques:
             value = getattr(self, each.name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{each.name} must be at least 0, not {value!r}")
-        for name in ("simcut_p", "bpe_dropout"):
+        for name in ("simcut_p", "bpe_dropout", "cooldown"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}")
         if self.simcut and self.r_drop:
