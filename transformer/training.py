@@ -340,8 +340,7 @@ def translation_loss(model: Transformer, batch: Batch, smoothing: float) -> Floa
 # `Trainer.step` is the body of the loop above, line by line, with a test that the loss is finite.
 # Besides model and optimiser a trainer holds an **exponential moving average** (EMA) of the
 # weights. Each batch moves the weights in a somewhat different direction; the average of the last
-# steps is steadier, and it translates better. The schedule is passed in like the loss, because
-# recipes may want another one.
+# steps is steadier, and it translates better.
 
 
 # %% tags=["exercise"]
@@ -357,12 +356,10 @@ class Trainer:
         model: Transformer,
         config: TrainingConfig,
         loss: Callable[[Transformer, Batch, float], Tensor] = translation_loss,
-        schedule: Callable[[int, int, float], float] = learning_rate,
     ):
         self.model = model
         self.config = config
         self.loss = loss
-        self.schedule = schedule
         self.steps = 0
         self.optimizer = torch.optim.Adam(
             model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True
@@ -377,7 +374,7 @@ class Trainer:
         config = self.config
         step = self.steps + 1
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(step, config.warmup, config.peak_lr)
+            group["lr"] = learning_rate(step, config.warmup, config.peak_lr)
         self.optimizer.zero_grad()
         n_tokens = sum(batch.n_tokens for batch in batches)
         total = 0.0

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,11 +42,7 @@ from transformer.recipes.run_folder import RunFolder, only_run, restore_snapshot
 from transformer.recipes.streams import Stream, stream_of
 from transformer.recipes.techniques import Techniques
 from transformer.recipes.usable import usable_pairs
-from transformer.training import (
-    Trainer,
-    TrainingConfig,
-    load_checkpoint,
-)
+from transformer.training import Trainer, TrainingConfig, load_checkpoint
 
 PRECISIONS = ("auto", "fp32", "bf16")
 LONGEST_TOKEN = 100
@@ -100,9 +95,9 @@ def fit(
         model = Transformer(preset.model_config(tokenizer.get_vocab_size())).to(device)
         pairs, val_pairs = pairs_of(corpus, tokenizer, model.config.max_len, longest, strict)
         techniques = preset.techniques
-        schedule = Cooldown(techniques.cooldown)
-        make = partial(techniques.trainer(), schedule=schedule)
-        trainer = fast_trainer(model, preset.training, precision, techniques.loss(), make)
+        trainer = fast_trainer(
+            model, preset.training, precision, techniques.loss(), techniques.trainer()
+        )
         torch.manual_seed(preset.training.seed)
         settings = {
             "vocab_size": preset.vocab_size,
@@ -114,7 +109,7 @@ def fit(
             "decoding": asdict(preset.decoding),
         }
         run_folder = RunFolder(folder, settings, metrics=MetricsLog(callbacks))
-        run = Run(trainer, val_pairs, run_folder, preset.minutes, schedule, techniques=techniques)
+        run = Run(trainer, val_pairs, run_folder, preset.minutes, techniques=techniques)
         run.samples = Samples(val_pairs, tokenizer, samples)
         if saved:
             run.resume(saved)
@@ -208,13 +203,16 @@ class Run:
     val_pairs: Sequence[Pair]
     folder: RunFolder
     minutes: float = math.inf
-    schedule: Cooldown = field(default_factory=lambda: Cooldown(0))
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     techniques: Techniques = field(default_factory=Techniques)
     samples: Samples | None = None
     ranks: Ranks = field(default_factory=current)
+
+    def __post_init__(self):
+        self.cooldown = Cooldown(self.techniques.cooldown)
+        self.trainer.optimizer.register_step_pre_hook(self.cooldown)
 
     def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""
@@ -238,7 +236,7 @@ class Run:
         with progress_bar(self) as bar:
             while not self.ended():
                 group = next(batches)
-                self.schedule.progress = self.progress()
+                self.cooldown.progress = self.progress()
                 self.losses.append(trainer.step(*(batch.to(device) for batch in group)))
                 seconds = time.perf_counter() - clock
                 stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
@@ -337,14 +335,13 @@ def curve_row(
     trainer: Trainer, epoch: int, seconds: float, train_loss: float, val_loss: float
 ) -> dict:
     """Return a row of the learning curve; FloatingPointError if the loss is not finite."""
-    config = trainer.config
     if not math.isfinite(val_loss):
         raise FloatingPointError(f"validation loss of step {trainer.steps} is {val_loss}")
     return {
         "step": trainer.steps,
         "epoch": epoch,
         "seconds": round(seconds, 1),
-        "learning_rate": trainer.schedule(trainer.steps, config.warmup, config.peak_lr),
+        "learning_rate": trainer.optimizer.param_groups[0]["lr"],
         "train_loss": train_loss,
         "val_loss": val_loss,
     }

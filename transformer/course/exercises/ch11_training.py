@@ -138,7 +138,7 @@ that halves every `warmup` steps would be $2^{99}$ times smaller than its peak b
 Write the method `Trainer.step`. It learns from one or several batches *together* and returns their
 loss, as a float.
 
-- Step number `self.steps + 1` has the rate `self.schedule(step, config.warmup, config.peak_lr)`,
+- Step number `self.steps + 1` has the rate `learning_rate(step, config.warmup, config.peak_lr)`,
   which is the `"lr"` of every group in `self.optimizer.param_groups`.
 - The model is in train mode. `self.loss(model, batch, config.label_smoothing)` is the mean loss of
   a batch. Several batches must give the gradient of one batch that holds them all, so weigh each by
