@@ -1,5 +1,6 @@
 """Test what a run shows while it trains, and that techniques go through a whole run."""
 
+import itertools
 import json
 import sys
 import types
@@ -206,10 +207,15 @@ def test_a_cooldown_is_a_share_of_the_steps_and_a_resumed_run_goes_on_with_it(tm
     assert [row["learning_rate"] for row in resumed[-2:]] == pytest.approx(wanted[-2:])
 
 
-def test_a_cooldown_is_a_share_of_the_minutes(tmp_path) -> None:
-    settings = with_techniques(replace(preset(steps=10**9), minutes=0.02), cooldown=0.9)
-    last = fit(make_corpus(), tmp_path, settings)[-1]
-    assert last["learning_rate"] < 0.5 * learning_rate(last["step"], 4, 1e-2)
+def test_a_cooldown_is_a_share_of_the_minutes(tmp_path, monkeypatch) -> None:
+    ticks = itertools.count(step=10)  # seconds: a step takes ten
+    clock = types.SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr(sys.modules[fit.__module__], "time", clock)
+    settings = replace(preset(steps=99, validate_every=1), minutes=1.0)
+    history = fit(make_corpus(), tmp_path, with_techniques(settings, cooldown=0.5))
+    left = [1, 1, 1, 1, 2 / 3, 1 / 3]
+    wanted = [share * learning_rate(step, 4, 1e-2) for step, share in enumerate(left, 1)]
+    assert [row["learning_rate"] for row in history] == pytest.approx(wanted)
 
 
 def test_a_run_resumed_in_another_folder_takes_its_snapshots_along(tmp_path) -> None:
