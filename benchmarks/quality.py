@@ -146,7 +146,8 @@ def markdown(rows: Sequence[dict]) -> str:
     """Return a table with a line for each recipe and change: means over seeds, and spreads."""
     if not rows:
         return "No recipe has been scored yet."
-    titles = ["recipe", "pair", "seeds", "minutes", "validation loss", *(c[2] for c in COLUMNS)]
+    titles = ["recipe", "pair", "seeds", "minutes", "threads", "validation loss"]
+    titles += [title for _, _, title in COLUMNS]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in dict.fromkeys((row["recipe"], row["change"], row["pair"]) for row in rows):
         found = [row for row in rows if (row["recipe"], row["change"], row["pair"]) == name]
@@ -156,6 +157,7 @@ def markdown(rows: Sequence[dict]) -> str:
             name[2].replace("-", "→"),
             str(len(runs)),
             f"{mean_and_spread([row['minutes'] for row in runs])[0]:.0f}",
+            ", ".join(sorted({str(row["threads"]) for row in runs})),
             f"{mean_and_spread([row['val_loss'] for row in runs])[0]:.3f}",
             *(cell(found, test_set, metric) for test_set, metric, _ in COLUMNS),
         ]

@@ -30,7 +30,7 @@ beam_size = 2
 
 def row(**changes) -> dict:
     found = dict(recipe="r", change="", pair="en-de", seed=1, test_set="val", metric=quality.MOSES)
-    found |= dict(search="beam 5", minutes=40.0, val_loss=3.0, score=40.0)
+    found |= dict(search="beam 5", minutes=40.0, threads=2, val_loss=3.0, score=40.0)
     return found | changes
 
 
@@ -52,8 +52,8 @@ def test_a_line_of_the_table_has_means_and_spreads_over_seeds() -> None:
     ]
     lines = quality.markdown(rows).splitlines()[2:]
     assert lines == [
-        "| r | en→de | 2 | 41 | 3.050 | 40.50 ± 0.71 | 38.00 |  |  |",
-        "| r, simcut 3 | en→de | 1 | 40 | 3.000 | 42.00 |  |  |  |",
+        "| r | en→de | 2 | 41 | 2 | 3.050 | 40.50 ± 0.71 | 38.00 |  |  |",
+        "| r, simcut 3 | en→de | 1 | 40 | 2 | 3.000 | 42.00 |  |  |  |",
     ]
 
 
