@@ -148,7 +148,7 @@ def test_techniques_are_options(recipe) -> None:
     arguments += " --cooldown 0.2"
     options = train_options(*arguments.split(), "--beam", "8", "--length-penalty", "0.5")
     found = changed_preset(preset(), options)
-    wanted = Techniques(0, 0.05, 5.0, 0.1, 7, average_last=3, cooldown=0.2, patience=4)
+    wanted = Techniques(0.0, 0.05, 5.0, 0.1, 7, average_last=3, cooldown=0.2, patience=4)
     assert found.techniques == wanted
     assert found.decoding == Decoding(8, 0.5)
 
