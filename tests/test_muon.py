@@ -1,0 +1,97 @@
+"""Test Muon: its steps are PyTorch's, only the layers' matrices take them, and a run can resume."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_recipes import equal_files, make_corpus, preset, stop_after
+from torch import Tensor, nn
+
+from transformer.checks.fixtures import small_model
+from transformer.recipes import Preset, Techniques, checkpoints, fit
+from transformer.recipes.muon import Muon, orthogonalized
+
+
+def adam_of(parameters, lr: float = 0.1) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+
+def set_gradients(model: nn.Module, seed: int) -> None:
+    torch.manual_seed(seed)
+    for weight in model.parameters():
+        weight.grad = torch.randn_like(weight)
+
+
+def with_muon(settings: Preset, factor: float = 1.0) -> Preset:
+    return replace(settings, techniques=Techniques(muon=factor))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8)])
+def test_all_directions_become_about_equally_long_and_stay_where_they_were(shape) -> None:
+    torch.manual_seed(0)
+    u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    sizes = torch.logspace(0, -2, min(shape))  # the largest is a hundred times the smallest
+    result = u.T @ orthogonalized(5 * u * sizes @ vh) @ vh.T
+    found = result.diagonal()
+    assert found.min() > 0.6
+    assert found.max() < 1.3
+    torch.testing.assert_close(result, torch.diag(found), atol=1e-4, rtol=0)
+
+
+def test_the_step_is_that_of_pytorchs_muon() -> None:
+    ours, theirs = small_model(), small_model()
+    adam = adam_of(ours.parameters())
+    adam.register_step_pre_hook(Muon(ours, 0.5))
+    layers = [*theirs.encoder.layers.parameters(), *theirs.decoder.layers.parameters()]
+    matrices = [weight for weight in layers if weight.ndim == 2]
+    muon = torch.optim.Muon(
+        matrices, lr=0.05, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    for seed in range(3):
+        for model in (ours, theirs):
+            set_gradients(model, seed)
+        adam.step()
+        muon.step()
+    for name, weight in theirs.named_parameters():
+        if any(weight is matrix for matrix in matrices):
+            start = small_model().get_parameter(name)
+            moved, wanted = ours.get_parameter(name) - start, weight - start
+            error = (moved - wanted).norm() / wanted.norm()
+            assert error < 0.02, f"{name}: theirs is computed in bfloat16"
+
+
+def test_adam_does_the_rest_as_before() -> None:
+    with_muon, plain = small_model(), small_model()
+    rest = [name for name, weight in plain.named_parameters() if not is_matrix(name, weight)]
+    assert "embedding.weight" in rest
+    optimizers = [adam_of(model.parameters()) for model in (with_muon, plain)]
+    optimizers[0].register_step_pre_hook(Muon(with_muon, 1.0))
+    for seed in range(3):
+        for model, optimizer in zip((with_muon, plain), optimizers, strict=True):
+            set_gradients(model, seed)
+            optimizer.step()
+    for name in rest:
+        torch.testing.assert_close(with_muon.get_parameter(name), plain.get_parameter(name))
+
+
+def is_matrix(name: str, weight: Tensor) -> bool:
+    return ".layers." in name and weight.ndim == 2
+
+
+def test_a_run_stopped_and_resumed_ends_bit_for_bit_like_a_straight_one(tmp_path) -> None:
+    settings = with_muon(preset(steps=6, validate_every=2))
+    fit(make_corpus(), tmp_path / "straight", settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_corpus(), tmp_path / "parts", settings, should_stop=stop_after(3))
+    fit(make_corpus(), tmp_path / "parts", settings, resume=checkpoints(tmp_path / "parts")[-1])
+    assert equal_files(*(checkpoints(tmp_path / name)[-1] for name in ("straight", "parts")))
+
+
+@pytest.mark.parametrize(("first", "then"), [(0.0, 1.0), (1.0, 0.0)])
+def test_a_resumed_run_may_turn_it_on_or_off(tmp_path, first, then) -> None:
+    settings = preset(steps=20, validate_every=10)
+    early = fit(make_corpus(), tmp_path, with_muon(settings, first))
+    longer = replace(settings, training=replace(settings.training, steps=40))
+    last = checkpoints(tmp_path)[-1]
+    history = fit(make_corpus(), tmp_path, with_muon(longer, then), resume=last)
+    assert history[-1]["val_loss"] < early[-1]["val_loss"]

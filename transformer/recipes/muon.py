@@ -1,0 +1,84 @@
+"""Muon: steps that are equally long in every direction of a weight matrix.
+
+A matrix's gradient is large in a few directions, and steps along it are, too: Adam divides by the
+size of each entry, but it does not see directions. Muon averages the gradients, and then replaces
+the singular values of the average by about 1. A model learns more from a batch, for a tenth to a
+sixth of the time of a step.
+
+Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the length of
+a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training".
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from transformer.model import Transformer
+
+MOMENTUM = 0.95
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the polynomial a x + b x³ + c x⁵. Its slope at 0 is steep, so small values grow fast."""
+ROUNDS = 5
+ADAMS_RMS = 0.2
+"""The root mean square of the entries of Adam's steps, in learning rates, as Liu et al. saw it."""
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """Return the matrix with its singular values replaced by 0.7 to 1.2, of the same shape.
+
+    From its singular value decomposition U S Vᵀ that would be U Vᵀ. A few rounds of a polynomial of
+    the matrix do nearly the same, with matrix products only (Newton-Schulz iteration).
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix  # so that x xᵀ is the smaller of the two products
+    x = x / (x.norm() + 1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(ROUNDS):
+        square = x @ x.mT
+        factor = torch.addmm(square, square, square, beta=b, alpha=c)
+        x = torch.addmm(x, factor, x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon:
+    """Train the matrices of a model's layers by Muon, and leave all else to Adam.
+
+    It is a hook that Adam calls before each step. It moves the matrices by itself, at `factor`
+    times Adam's learning rate, and takes their gradients away, so that Adam passes them by. The
+    momentum stands in Adam's state, where a checkpoint finds it. The embedding stays with Adam: its
+    rows are looked up one by one, so its singular values say little.
+    """
+
+    def __init__(self, model: Transformer, factor: float):
+        self.factor = factor
+        self.matrices = [
+            weight
+            for part in (model.encoder, model.decoder)
+            for weight in part.layers.parameters()
+            if weight.ndim == 2
+        ]
+
+    @torch.no_grad()
+    def __call__(self, optimizer: Optimizer, *_: Any) -> None:
+        rate = self.factor * optimizer.param_groups[0]["lr"]
+        for weight in self.matrices:
+            momentum = momentum_of(weight, optimizer)
+            momentum.lerp_(weight.grad, 1 - MOMENTUM)
+            direction = orthogonalized(torch.lerp(weight.grad, momentum, MOMENTUM))
+            length = ADAMS_RMS * math.sqrt(max(weight.shape))
+            weight.sub_(direction, alpha=rate * length)
+            weight.grad = None
+
+
+def momentum_of(weight: nn.Parameter, optimizer: Optimizer) -> Tensor:
+    """Return the average of a matrix's gradients from Adam's state, and count the step there."""
+    state = optimizer.state[weight]
+    if not state:
+        state["exp_avg"] = torch.zeros_like(weight)
+        state["exp_avg_sq"] = weight.new_zeros(())  # Muon has none, but a checkpoint asks for it
+        state["step"] = weight.new_zeros(())
+    state["step"] += 1
+    return state["exp_avg"]
