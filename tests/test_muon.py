@@ -1,5 +1,6 @@
 """Test Muon: its steps are PyTorch's, only the layers' matrices take them, and a run can resume."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -39,7 +40,8 @@ def test_all_directions_become_about_equally_long_and_stay_where_they_were(shape
 
 
 def test_the_step_is_that_of_pytorchs_muon() -> None:
-    ours, theirs = small_model(), small_model()
+    start = small_model()
+    ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
     adam = adam_of(ours.parameters())
     adam.register_step_pre_hook(Muon(ours, 0.5))
     layers = [*theirs.encoder.layers.parameters(), *theirs.decoder.layers.parameters()]
@@ -54,14 +56,15 @@ def test_the_step_is_that_of_pytorchs_muon() -> None:
         muon.step()
     for name, weight in theirs.named_parameters():
         if any(weight is matrix for matrix in matrices):
-            start = small_model().get_parameter(name)
-            moved, wanted = ours.get_parameter(name) - start, weight - start
+            before = start.get_parameter(name)
+            moved, wanted = ours.get_parameter(name) - before, weight - before
             error = (moved - wanted).norm() / wanted.norm()
             assert error < 0.02, f"{name}: theirs is computed in bfloat16"
 
 
 def test_adam_does_the_rest_as_before() -> None:
-    with_muon, plain = small_model(), small_model()
+    plain = small_model()
+    with_muon = copy.deepcopy(plain)
     rest = [name for name, weight in plain.named_parameters() if not is_matrix(name, weight)]
     assert "embedding.weight" in rest
     optimizers = [adam_of(model.parameters()) for model in (with_muon, plain)]

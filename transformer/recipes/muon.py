@@ -65,20 +65,23 @@ class Muon:
     def __call__(self, optimizer: Optimizer, *_: Any) -> None:
         rate = self.factor * optimizer.param_groups[0]["lr"]
         for weight in self.matrices:
-            momentum = momentum_of(weight, optimizer)
-            momentum.lerp_(weight.grad, 1 - MOMENTUM)
+            momentum = updated_momentum(weight, optimizer)
             direction = orthogonalized(torch.lerp(weight.grad, momentum, MOMENTUM))
             length = ADAMS_RMS * math.sqrt(max(weight.shape))
             weight.sub_(direction, alpha=rate * length)
             weight.grad = None
 
 
-def momentum_of(weight: nn.Parameter, optimizer: Optimizer) -> Tensor:
-    """Return the average of a matrix's gradients from Adam's state, and count the step there."""
+def updated_momentum(weight: nn.Parameter, optimizer: Optimizer) -> Tensor:
+    """Return the average of a matrix's gradients, this one included, from Adam's state.
+
+    Adam's average of the squares goes on as well: a resumed run may give the matrices back to it.
+    """
     state = optimizer.state[weight]
     if not state:
-        state["exp_avg"] = torch.zeros_like(weight)
-        state["exp_avg_sq"] = weight.new_zeros(())  # Muon has none, but a checkpoint asks for it
         state["step"] = weight.new_zeros(())
+        state["exp_avg"] = torch.zeros_like(weight)
+        state["exp_avg_sq"] = torch.zeros_like(weight)
     state["step"] += 1
-    return state["exp_avg"]
+    state["exp_avg_sq"].lerp_(weight.grad.square(), 1 - optimizer.param_groups[0]["betas"][1])
+    return state["exp_avg"].lerp_(weight.grad, 1 - MOMENTUM)
