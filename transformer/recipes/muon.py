@@ -2,8 +2,7 @@
 
 A matrix's gradient is large in a few directions, and steps along it are, too: Adam divides by the
 size of each entry, but it does not see directions. Muon averages the gradients, and then replaces
-the singular values of the average by about 1. A model learns more from a batch, for a tenth to a
-sixth of the time of a step.
+the singular values of the average by about 1. That takes about a tenth of the time of a step.
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the length of
 a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training".
@@ -27,10 +26,10 @@ ADAMS_RMS = 0.2
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Return the matrix with its singular values replaced by 0.7 to 1.2, of the same shape.
+    """Return the matrix with its singular values brought near 1: from 0.7 to 1.2, most of them.
 
-    From its singular value decomposition U S Vᵀ that would be U Vᵀ. A few rounds of a polynomial of
-    the matrix do nearly the same, with matrix products only (Newton-Schulz iteration).
+    Of its singular value decomposition U S Vᵀ, U Vᵀ would be left. A few rounds of a polynomial of
+    the matrix do nearly the same with matrix products alone (Newton-Schulz iteration).
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix  # so that x xᵀ is the smaller of the two products
