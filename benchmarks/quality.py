@@ -7,7 +7,9 @@ quality.json.
 
 import argparse
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +47,12 @@ def train(options: argparse.Namespace, seed: int, folder: Path) -> int:
     command += ["--device", options.device]
     command += ["--folder", options.folder] if options.folder else []
     command += ["--resume"] if checkpoints(folder) else []
-    return run_command([*command, *options.changes])
+    command += options.changes
+    if options.processes == 1:
+        return run_command(command)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(options.processes)]
+    every = [sys.executable, *launcher, "-m", "transformer", *command]
+    return subprocess.run(every, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
 
 
 def pairs_of(recipe: Recipe, test_set: str, data: str | None) -> list[tuple[str, str]]:
@@ -81,15 +88,19 @@ def score_rows(folder: Path, pairs: Sequence[tuple[str, str]], test_set: str, tg
     ]
 
 
-def about(folder: Path, device: str) -> dict:
-    """Return what a run took: minutes, steps, its lowest validation loss, and on what."""
+def about(folder: Path, device: str, processes: int = 1) -> dict:
+    """Return what a run took: minutes, steps, its lowest validation loss, and on what.
+
+    Several processes have a thread each.
+    """
     saved = read_run(checkpoints(folder)[-1])
     return {
         "minutes": round(saved.seconds / 60, 1),
         "steps": saved.history[-1]["step"],
         "val_loss": round(min(row["val_loss"] for row in saved.history), 4),
         "device": device,
-        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "threads": torch.get_num_threads() if processes == 1 else processes,
         "torch": torch.__version__,
     }
 
@@ -107,7 +118,7 @@ def measure(options: argparse.Namespace, seed: int) -> int:
         "change": change_of(changes),
         "pair": f"{recipe.src}-{recipe.tgt}",
         "seed": seed,
-    } | about(folder, options.device)
+    } | about(folder, options.device, options.processes)
     for test_set in ("val", *options.tests):
         pairs = pairs_of(recipe, test_set, options.folder)
         rows = score_rows(folder, pairs, test_set, recipe.tgt or "en")
@@ -199,6 +210,12 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         default=["test_2016_flickr"],
         help="test sets to score (default: test_2016_flickr); none to choose among settings",
+    )
+    command.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="train in so many, with a thread each, by torchrun (default: 1)",
     )
     command.add_argument("--device", default="cpu", help="where to train (default: cpu)")
     command.add_argument(

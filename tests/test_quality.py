@@ -115,3 +115,14 @@ def test_a_recipe_is_trained_scored_and_added(data, tmp_path, capsys) -> None:
     assert "nothing is left to train" in capsys.readouterr().err
     assert json.loads(out.read_text())["rows"] == quality.read(out)
     assert quality.main([*command, "--", "--d-model", "15"]) == 1
+
+
+def test_a_recipe_is_trained_in_two_processes(data, tmp_path) -> None:
+    pytest.importorskip("sacremoses")
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(RECIPE)
+    out = tmp_path / "quality.json"
+    command = ["--recipe", recipe, "--folder", data, "--runs", tmp_path / "runs", "--out", out]
+    command += ["--processes", "2", "--tests"]
+    assert quality.main(list(map(str, command))) == 0
+    assert {(r["steps"], r["processes"], r["threads"]) for r in quality.read(out)} == {(3, 2, 2)}
