@@ -28,9 +28,7 @@ from transformer.distributed import DistributedLoss, shard
 from transformer.fast_training import Loss, chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
 from transformer.ranks import Ranks, current
-from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.monitoring import Callback, MetricsLog, Samples, has_stalled, in_words
-from transformer.recipes.muon import Muon
 from transformer.recipes.presets import Preset
 from transformer.recipes.resuming import (
     SavedRun,
@@ -212,11 +210,7 @@ class Run:
     ranks: Ranks = field(default_factory=current)
 
     def __post_init__(self):
-        self.cooldown = Cooldown(self.techniques.cooldown)
-        self.trainer.optimizer.register_step_pre_hook(self.cooldown)
-        if self.techniques.muon:  # after the cooldown, which sets its learning rate too
-            muon = Muon(self.trainer.model, self.techniques.muon)
-            self.trainer.optimizer.register_step_pre_hook(muon)
+        self.cooldown = self.techniques.hook_into(self.trainer)
 
     def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""

@@ -12,6 +12,8 @@ from functools import partial
 from transformer.fast_training import Loss, chunked_loss
 from transformer.recipes.averaging import CheckpointMean
 from transformer.recipes.consistency import r_drop_loss, simcut_loss
+from transformer.recipes.cooldown import Cooldown
+from transformer.recipes.muon import Muon
 from transformer.training import Trainer
 
 
@@ -67,3 +69,14 @@ class Techniques:
     def trainer(self) -> Callable[..., Trainer]:
         """Return what makes the trainer: `Trainer`, or one with another average."""
         return partial(CheckpointMean, self.average_last) if self.average_last else Trainer
+
+    def hook_into(self, trainer: Trainer) -> Cooldown:
+        """Let the trainer's optimizer call the cooldown, which is returned, and then Muon.
+
+        Muon comes second because the cooldown sets its learning rate, too.
+        """
+        cooldown = Cooldown(self.cooldown)
+        trainer.optimizer.register_step_pre_hook(cooldown)
+        if self.muon:
+            trainer.optimizer.register_step_pre_hook(Muon(trainer.model, self.muon))
+        return cooldown
