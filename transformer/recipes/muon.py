@@ -64,14 +64,17 @@ class Muon:
     def __call__(self, optimizer: Optimizer, *_: Any) -> None:
         rate = self.factor * optimizer.param_groups[0]["lr"]
         for weight in self.matrices:
-            momentum = updated_momentum(weight, optimizer)
-            direction = orthogonalized(torch.lerp(weight.grad, momentum, MOMENTUM))
+            gradient = weight.grad
+            if gradient is None:  # a frozen matrix
+                continue
+            momentum = updated_momentum(weight, gradient, optimizer)
+            direction = orthogonalized(torch.lerp(gradient, momentum, MOMENTUM))
             length = ADAMS_RMS * math.sqrt(max(weight.shape))
             weight.sub_(direction, alpha=rate * length)
             weight.grad = None
 
 
-def updated_momentum(weight: nn.Parameter, optimizer: Optimizer) -> Tensor:
+def updated_momentum(weight: nn.Parameter, gradient: Tensor, optimizer: Optimizer) -> Tensor:
     """Return the average of a matrix's gradients, this one included, from Adam's state.
 
     Adam's average of the squares goes on as well: a resumed run may give the matrices back to it.
@@ -82,5 +85,5 @@ def updated_momentum(weight: nn.Parameter, optimizer: Optimizer) -> Tensor:
         state["exp_avg"] = torch.zeros_like(weight)
         state["exp_avg_sq"] = torch.zeros_like(weight)
     state["step"] += 1
-    state["exp_avg_sq"].lerp_(weight.grad.square(), 1 - optimizer.param_groups[0]["betas"][1])
-    return state["exp_avg"].lerp_(weight.grad, 1 - MOMENTUM)
+    state["exp_avg_sq"].lerp_(gradient.square(), 1 - optimizer.param_groups[0]["betas"][1])
+    return state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
