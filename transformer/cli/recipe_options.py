@@ -19,7 +19,7 @@ SETTINGS = (
     ("both-directions", int, "first steps, which learn to translate in both directions"),
     ("average-last", int, "checkpoints whose mean is the model, not a moving average"),
     ("cooldown", float, "last share of the run, in which the learning rate falls to 0"),
-    ("muon", float, "Muon's learning rate for the layers' matrices, in peak rates; 1 is usual"),
+    ("muon", float, "train the layers' matrices by Muon, at so many times Adam's rate; 1 is usual"),
     ("patience", int, "stop after so many validations without a lower loss"),
 )
 DECODING = (

@@ -2,7 +2,8 @@
 
 A matrix's gradient is large in a few directions, and steps along it are, too: Adam divides by the
 size of each entry, but it does not see directions. Muon averages the gradients, and then replaces
-the singular values of the average by about 1. That takes about a tenth of the time of a step.
+the singular values of the average by about 1. With the recipe for Multi30k, a step takes an eighth
+longer for it.
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the length of
 a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training".
@@ -69,6 +70,7 @@ class Muon:
                 continue
             momentum = updated_momentum(weight, gradient, optimizer)
             direction = orthogonalized(torch.lerp(gradient, momentum, MOMENTUM))
+            # The entries of an orthogonal matrix have a root mean square of 1 / √(longer side).
             length = ADAMS_RMS * math.sqrt(max(weight.shape))
             weight.sub_(direction, alpha=rate * length)
             weight.grad = None

@@ -32,8 +32,8 @@ class Techniques:
       Vaswani et al. 2017, section 6.1.
     - `cooldown`: the share of the run, at its end, in which the learning rate falls to 0. Source:
       Hägele et al. 2024 (they use 0.2).
-    - `muon`: the learning rate of the layers' matrices, in units of the peak learning rate, when
-      Muon trains them and Adam the rest. Source: Jordan et al. 2024; Liu et al. 2025 (they use 1).
+    - `muon`: how many times Adam's learning rate Muon has, which then trains the matrices of the
+      layers. Source: Jordan et al. 2024; Liu et al. 2025 (they use 1).
     - `patience`: validations in a row without a lower loss after which a run ends.
 
     Raises ValueError for a value that makes no sense, and for two consistency losses at once.
