@@ -191,19 +191,20 @@ def likes() -> Sentences:
 
 def sequences() -> Sentences:
     """Yield two actions: she sees the apples and eats them → vede le mele e le mangia."""
+    objects = {name: noun_phrases("the a", 1, verb.objects) for name, verb in VERBS.items()}
     for (first, seconds), s in product(SEQUENCES.items(), subjects("person", "animal")):
         for second in seconds:
             one = VERBS[first]
             two = VERBS[second]
             if not s.tags.isdisjoint(one.subjects) and not s.tags.isdisjoint(two.subjects):
-                yield from sequence(s, one, two)
+                yield from sequence(s, one, two, objects[second])
 
 
-def sequence(s: Phrase, one: Verb, two: Verb) -> Sentences:
-    """Yield one action followed by another one, or not, on the same object."""
+def sequence(s: Phrase, one: Verb, two: Verb, objects: list[Phrase]) -> Sentences:
+    """Yield one action followed by another one, or not, on each of the objects."""
     third = s.person == "3s"
     does = "does" if third else "do"
-    for o in noun_phrases("the a", 1, two.objects):
+    for o in objects:
         if s.nouns == o.nouns or o.tags.isdisjoint(one.objects):
             continue
         pairs = o.pairs + tuple((verb.en[0], noun) for verb in (one, two) for noun in o.nouns)
