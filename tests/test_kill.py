@@ -126,14 +126,15 @@ def seconds_of_training(command: list[str]) -> float:
     return time.monotonic() - start
 
 
-MANY = pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+KILLS = 50
+"""Each takes seconds. tests/test_run_folder.py stops the same writes within a process, in less."""
 
 
-@MANY
+@pytest.mark.slow
 def test_killed_while_it_overwrites_a_run_the_translator_is_the_old_one_or_the_new_one(
-    command, tmp_path, kills
+    command, tmp_path
 ):
-    moments = random.Random(kills)
+    moments = random.Random(KILLS)
     both = {}
     train = [*command, "--out", str(tmp_path / "run"), "--overwrite", "--steps", "20"]
     commands = [train, [*train, *OTHER.split()]]
@@ -142,29 +143,29 @@ def test_killed_while_it_overwrites_a_run_the_translator_is_the_old_one_or_the_n
         both[parts(tmp_path / "run")] = each
     assert len(both) == 2
     killed = 0
-    for number in range(20 * kills):
-        if killed == kills:
+    for number in range(20 * KILLS):
+        if killed == KILLS:
             break
         killed += train_and_kill(commands[number % 2], moments.uniform(0, longest))
         assert parts(tmp_path / "run") in both
-    assert killed == kills
+    assert killed == KILLS
 
 
-@MANY
-def test_killed_while_it_resumes_a_run_the_translator_is_that_of_the_run(command, tmp_path, kills):
-    moments = random.Random(kills)
+@pytest.mark.slow
+def test_killed_while_it_resumes_a_run_the_translator_is_that_of_the_run(command, tmp_path):
+    moments = random.Random(KILLS)
     train = [*command, "--out", str(tmp_path), "--validate-every", "1"]
     longest = seconds_of_training([*train, "--steps", "10"])
     expected = parts(tmp_path)
     killed = 0
-    for _ in range(20 * kills):
-        if killed == kills:
+    for _ in range(20 * KILLS):
+        if killed == KILLS:
             break
         killed += train_and_kill(
             [*train, "--steps", "1000000", "--resume"], moments.uniform(0, longest)
         )
         assert parts(tmp_path) == expected
-    assert killed == kills
+    assert killed == KILLS
     done = int(checkpoints(tmp_path)[-1].stem.split("-")[1])
     seconds_of_training([*train, "--steps", str(done + 1), "--resume"])
     assert not list(tmp_path.glob(".*")), "no draft is left"
@@ -175,18 +176,16 @@ def export_drafts(folder: Path) -> set[Path]:
     return set(folder.glob(".ctranslate2.*.draft"))
 
 
-@MANY
-def test_killed_while_it_exports_the_translator_and_its_export_can_be_used(
-    command, tmp_path, kills
-):
+@pytest.mark.slow
+def test_killed_while_it_exports_the_translator_and_its_export_can_be_used(command, tmp_path):
     pytest.importorskip("ctranslate2")
-    moments = random.Random(kills)
+    moments = random.Random(KILLS)
     seconds_of_training([*command, "--out", str(tmp_path), "--steps", "10"])
     expected = parts(tmp_path)
     export = [sys.executable, "-m", "transformer", "export", "--to", "ctranslate2"]
     killed = 0
-    for _ in range(20 * kills):
-        if killed == kills:
+    for _ in range(20 * KILLS):
+        if killed == KILLS:
             break
         drafts = export_drafts(tmp_path)
         process = run([*export, "--model", str(tmp_path)])
@@ -196,4 +195,4 @@ def test_killed_while_it_exports_the_translator_and_its_export_can_be_used(
         assert parts(tmp_path) == expected
         translator = Translator.load(tmp_path, engine="ctranslate2")
         assert len(translator.translate(["one two three"])) == 1
-    assert killed == kills
+    assert killed == KILLS
