@@ -759,7 +759,7 @@ def test_the_translator_is_trained_once(tmp_path, fits) -> None:
 def test_the_translator_of_another_preset_or_revision_is_trained_anew(fits, monkeypatch) -> None:
     hashes = [course.recipe_hash()]
     trained_translator()
-    longer = replace(ENGLISH_ITALIAN, training=replace(ENGLISH_ITALIAN.training, steps=701))
+    longer = replace(ENGLISH_ITALIAN, training=replace(ENGLISH_ITALIAN.training, steps=1001))
     wider = replace(ENGLISH_ITALIAN, sizes=ENGLISH_ITALIAN.sizes | {"d_ff": 300})
     changes = {"ENGLISH_ITALIAN": (longer, wider), "REVISION": (course.REVISION + 1,)}
     for name, values in changes.items():

@@ -847,9 +847,10 @@ def beam_search(
 # plot_attention(weights, queries=rows, keys=columns)
 
 # %% [markdown]
-# For *gatto* the model attends to *cat* and for *tappeto* to *mat*, for *sul* to both words that it
-# stands for, *on* and *the*, and for the three tokens of *c'è* mostly to *there*. For *un* heads
-# differ: some attend to *a*, the article, others to *cat*, which decides between *un* and *una*.
+# For *gatto* the model attends to *cat* and for *tappeto* to *mat*. *Sul* stands for two words, *on*
+# and *the*, and the model looks mostly at *on*; for the three tokens of *c'è* it looks mostly at
+# *there*. For *un* heads differ: some attend to *a*, the article, others to *cat*, which decides
+# between *un* and *una*.
 # (Trained on another machine, the heads may divide the work differently.) Here is their mean:
 
 # %% tags=["active-ipynb"]

@@ -785,7 +785,7 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # ## English → Italian
 #
 # Now everything together: a vocabulary from the training split, ids, a model, a run. The translator
-# of this course has two layers on each side and sees each of the 100,000 pairs a few times. Its
+# of this course has two layers on each side and sees each of the 100,000 pairs about once. Its
 # labels are not smoothed: every sentence has one translation, so the model may be certain.
 #
 # This takes minutes, more on a busy machine, so it is done once, by `transformer.recipes`. `fit`
@@ -798,7 +798,8 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
 # from transformer.recipes import ENGLISH_ITALIAN, trained_translator
 #
 # folder = trained_translator()
-# pprint(ENGLISH_ITALIAN)
+# print(ENGLISH_ITALIAN.vocab_size, "tokens at most ·", ENGLISH_ITALIAN.sizes)
+# pprint(ENGLISH_ITALIAN.training)
 
 # %% tags=["active-ipynb"]
 # history = json.loads((folder / "history.json").read_text())
