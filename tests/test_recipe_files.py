@@ -145,11 +145,19 @@ def test_every_setting_of_a_recipe_is_an_option(recipe) -> None:
 
 def test_techniques_are_options(recipe) -> None:
     arguments = "--r-drop 5 --bpe-dropout 0.1 --both-directions 7 --average-last 3 --patience 4"
-    arguments += " --cooldown 0.2 --muon 1.5"
+    arguments += " --cooldown 0.2 --muon 1.5 --word-dropout 0.2"
     options = train_options(*arguments.split(), "--beam", "8", "--length-penalty", "0.5")
     found = changed_preset(preset(), options)
-    wanted = Techniques(0.0, 0.05, 5.0, 0.1, 7, 3, cooldown=0.2, muon=1.5, patience=4)
-    assert found.techniques == wanted
+    assert found.techniques == Techniques(
+        r_drop=5.0,
+        bpe_dropout=0.1,
+        word_dropout=0.2,
+        both_directions=7,
+        average_last=3,
+        cooldown=0.2,
+        muon=1.5,
+        patience=4,
+    )
     assert found.decoding == Decoding(8, 0.5)
 
 

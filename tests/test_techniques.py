@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from transformer.checks.fixtures import small_model
 from transformer.corpora.tokenised import TokenisedPairs
-from transformer.data import BOS, EOS, PAD, collate, encode_pairs, train_tokenizer
+from transformer.data import BOS, EOS, PAD, UNK, collate, encode_pairs, train_tokenizer
 from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
 from transformer.ranks import Ranks
@@ -28,6 +28,7 @@ from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.presets import Preset
 from transformer.recipes.streams import BPEDropout, Stream, reverse, stream_of
 from transformer.recipes.techniques import Techniques
+from transformer.recipes.word_dropout import partly_unknown, with_word_dropout
 from transformer.training import (
     Trainer,
     TrainingConfig,
@@ -84,6 +85,7 @@ def test_a_cooldown_ends_at_zero_and_changes_nothing_before() -> None:
         (dict(simcut=-1.0), "simcut must be at least 0, not -1.0"),
         (dict(r_drop=math.nan), "r_drop must be at least 0, not nan"),
         (dict(bpe_dropout=1.0), "bpe_dropout must be below 1, not 1.0"),
+        (dict(word_dropout=1.0), "word_dropout must be below 1, not 1.0"),
         (dict(cooldown=1.0), "cooldown must be below 1, not 1.0"),
         (dict(simcut_p=1.5), "simcut_p must be below 1, not 1.5"),
         (dict(patience=-1), "patience must be at least 0, not -1"),
@@ -216,6 +218,40 @@ def test_about_the_share_that_is_asked_is_cut() -> None:
     first, second = embed_twice(model, ids, 0.05).chunk(2)
     share = (first != second).any(-1).float().mean()
     assert 0.03 < share < 0.07
+
+
+# --- word dropout ---------------------------------------------------------------------------------
+
+
+def test_about_the_share_that_is_asked_is_read_as_unknown_and_no_special_token() -> None:
+    ids = torch.tensor([[BOS, 5, 6, 7, EOS, PAD]]).expand(2000, 6)
+    found = partly_unknown(ids, 0.1)
+    changed = found != ids
+    assert (found[changed] == UNK).all()
+    assert not changed[:, [0, 4, 5]].any()
+    assert 0.08 < changed[:, 1:4].float().mean() < 0.12
+
+
+def test_unknown_tokens_are_read_and_the_labels_stay(batch) -> None:
+    model = small_model(dropout=0.0).train()
+    torch.manual_seed(0)
+    found = with_word_dropout(translation_loss, 0.5)(model, batch, 0.1)
+    torch.manual_seed(0)
+    read = partly_unknown(batch.decoder_input, 0.5)
+    src = partly_unknown(batch.src, 0.5)
+    assert not read.equal(batch.decoder_input) and not src.equal(batch.src)
+    logits = model(src, read)
+    assert_same(model, found, label_smoothed_loss(logits, batch.labels, PAD, 0.1))
+
+
+def test_words_are_dropped_in_training_only_and_from_every_loss(batch) -> None:
+    technique = Techniques(word_dropout=0.5, simcut=1.0)
+    model = small_model(dropout=0.0).eval()
+    assert technique.loss()(model, batch, 0.1) == chunked_loss(model, batch, 0.1)
+    torch.manual_seed(0)
+    found = technique.loss()(model.train(), batch, 0.1)
+    torch.manual_seed(0)
+    assert found != simcut_loss(1.0)(model, batch, 0.1)
 
 
 # --- averaging ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ SETTINGS = (
     ("simcut-p", float, "share of the tokens that SimCut cuts"),
     ("r-drop", float, "weight of R-Drop's consistency loss; 5 is usual"),
     ("bpe-dropout", float, "probability that a merge of subwords is left out; 0.1 is usual"),
+    ("word-dropout", float, "share of the tokens that are read as <unk>; 0.1 is usual"),
     ("both-directions", int, "first steps, which learn to translate in both directions"),
     ("average-last", int, "checkpoints whose mean is the model, not a moving average"),
     ("cooldown", float, "last share of the run, in which the learning rate falls to 0"),

@@ -14,6 +14,7 @@ from transformer.recipes.averaging import CheckpointMean
 from transformer.recipes.consistency import r_drop_loss, simcut_loss
 from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.muon import Muon
+from transformer.recipes.word_dropout import with_word_dropout
 from transformer.training import Trainer
 
 
@@ -26,6 +27,8 @@ class Techniques:
     - `r_drop`: the weight of R-Drop's consistency loss. Source: Liang et al. 2021 (they use 5).
     - `bpe_dropout`: the probability that a merge of subwords is left out, drawn anew for every
       batch. Source: Provilkov et al. 2020 (they use 0.1).
+    - `word_dropout`: the share of the tokens that are read as <unk>. Source: Gal and Ghahramani
+      2016; Sennrich and Zhang 2019 (they use 0.1 and more).
     - `both_directions`: the first steps, which learn to translate in both directions. Source: Ding
       et al. 2021 (they use a third of all steps).
     - `average_last`: the checkpoints whose mean is the model, instead of a moving average. Source:
@@ -43,6 +46,7 @@ class Techniques:
     simcut_p: float = 0.05
     r_drop: float = 0.0
     bpe_dropout: float = 0.0
+    word_dropout: float = 0.0
     both_directions: int = 0
     average_last: int = 0
     cooldown: float = 0.0
@@ -54,7 +58,7 @@ class Techniques:
             value = getattr(self, each.name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{each.name} must be at least 0, not {value!r}")
-        for name in ("simcut_p", "bpe_dropout", "cooldown"):
+        for name in ("simcut_p", "bpe_dropout", "word_dropout", "cooldown"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}")
         if self.simcut and self.r_drop:
@@ -62,9 +66,12 @@ class Techniques:
 
     def loss(self) -> Loss:
         """Return the loss to train with; validation always has the plain one."""
+        loss = chunked_loss
         if self.simcut:
-            return simcut_loss(self.simcut, self.simcut_p)
-        return r_drop_loss(self.r_drop) if self.r_drop else chunked_loss
+            loss = simcut_loss(self.simcut, self.simcut_p)
+        if self.r_drop:
+            loss = r_drop_loss(self.r_drop)
+        return with_word_dropout(loss, self.word_dropout) if self.word_dropout else loss
 
     def trainer(self) -> Callable[..., Trainer]:
         """Return what makes the trainer: `Trainer`, or one with another average."""
