@@ -849,8 +849,8 @@ def beam_search(
 # %% [markdown]
 # For *gatto* the model attends to *cat* and for *tappeto* to *mat*. *Sul* is *on* and *the* in one
 # word, and the model looks mostly at *on*; for the three tokens of *c'è*, mostly at *there*. For
-# *un* heads differ: some attend to *a*, the article, others to *cat*, which decides between *un* and
-# *una*. (Trained on another machine, the heads may divide the work differently.) Here is the mean:
+# *un* heads differ: some attend to *a*, the article, others to *cat*, which decides between *un*
+# and *una*. (Trained on another machine, heads may divide the work differently.) Here is the mean:
 
 # %% tags=["active-ipynb"]
 # plot_attention(weights.mean(0), queries=rows, keys=columns, title="The mean of the four heads")
