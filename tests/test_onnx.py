@@ -20,7 +20,7 @@ for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
 
 
-@pytest.fixture(scope="module", params=["post", "pre"])
+@pytest.fixture(scope="module", params=["post", pytest.param("pre", marks=pytest.mark.slow)])
 def exported(request, tmp_path_factory) -> tuple[Transformer, Path]:
     """Return a model, in training mode and optimized, and the folder that it was exported to."""
     model = optimize_for_cpu(lively(request.param, end=3.0, n_layers=1).train())
