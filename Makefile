@@ -77,7 +77,7 @@ course test test-notebooks learners test-everywhere book book-tests: export HF_H
 test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (15 to 25 minutes)
 	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) $(TWO)
-	@echo "Training the translator that tests and chapters use (1 to 3 minutes; kept in .cache) …"
+	@echo "Training the translator that tests and chapters use (2 or 3 minutes; kept in .cache) …"
 	@$(TRAIN)
 	@echo "Testing the package …"
 	@OMP_NUM_THREADS=1 $(PYTEST) tests $(REPOSITORY:%=--ignore=%) $(TWO)

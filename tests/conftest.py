@@ -1,6 +1,5 @@
 """What every test shares."""
 
-import gc
 import os
 import shutil
 import threading
@@ -65,12 +64,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
         if "gpu" in marks and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over what has been imported: a million objects that stay."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

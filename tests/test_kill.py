@@ -127,7 +127,7 @@ def seconds_of_training(command: list[str]) -> float:
 
 
 KILLS = 50
-"""Each takes seconds. tests/test_run_folder.py stops the same writes within a process, in less."""
+"""Each takes seconds; test_run_folder and test_files stop the same writes within a process."""
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def recipe_hash() -> str:
 def trained_translator(name: str = "en-it") -> Path:
     """Return the folder of the English→Italian translator; train it first if it is not there.
 
-    Training takes one to three minutes on two cores. A translator of another preset or revision is
+    Training takes two or three minutes on two cores. A translator of another preset or revision is
     trained anew. A translator that somebody else trained there is kept under another name. Several
     processes may ask at once: one trains, the others wait.
     """

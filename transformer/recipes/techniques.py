@@ -28,7 +28,7 @@ class Techniques:
     - `bpe_dropout`: the probability that a merge of subwords is left out, drawn anew for every
       batch. Source: Provilkov et al. 2020 (they use 0.1).
     - `word_dropout`: the share of the tokens that are read as <unk>. Source: Gal and Ghahramani
-      2016; Sennrich and Zhang 2019 (they use 0.1 and more).
+      2016; Sennrich and Zhang 2019.
     - `both_directions`: the first steps, which learn to translate in both directions. Source: Ding
       et al. 2021 (they use a third of all steps).
     - `average_last`: the checkpoints whose mean is the model, instead of a moving average. Source:
