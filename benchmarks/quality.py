@@ -60,25 +60,31 @@ def pairs_of(recipe: Recipe, test_set: str, data: str | None) -> list[tuple[str,
     if recipe.corpus != "multi30k":
         raise ValueError(f"recipe {recipe.name} is for {recipe.corpus}: only Multi30k is scored")
     split = "test_2016_flickr" if test_set == "val" else test_set
-    corpus = multi30k(recipe.src or "en", recipe.tgt or "de", data, test=split)
+    corpus = multi30k(recipe.src or "en", recipe.tgt or "de", data, recipe.tokenized, split)
     return corpus.val if test_set == "val" else corpus.test
 
 
-def score_rows(folder: Path, pairs: Sequence[tuple[str, str]], test_set: str, tgt: str) -> list:
-    """Translate a set as the model says, keep the translations, and return a row a metric."""
+def score_rows(
+    folder: Path, pairs: Sequence[tuple[str, str]], test_set: str, tgt: str | None
+) -> list:
+    """Translate a set as the model says, keep the translations, and return a row a metric.
+
+    Without a language `tgt` the texts are lowercased Moses tokens, and only these are scored.
+    """
     sources, references = zip(*pairs)
     translator = Translator.load(folder)
     translations = translator.translate(sources, progress=True)
     text = "".join(f"{line}\n" for line in translations)
     atomic_write(folder / f"{test_set}.txt", text.encode())
-    plain = scores(translations, references)
-    tokens = scores(moses_tokens(translations, tgt), moses_tokens(references, tgt), "none")
-    bleu, chrf = plain["signatures"]
-    found = {
-        "BLEU": (plain["BLEU"], bleu),
-        "chrF": (plain["chrF"], chrf),
-        MOSES: (tokens["BLEU"], tokens["signatures"][0]),
-    }
+    found = {}
+    if tgt:
+        plain = scores(translations, references)
+        bleu, chrf = plain["signatures"]
+        found = {"BLEU": (plain["BLEU"], bleu), "chrF": (plain["chrF"], chrf)}
+        translations = moses_tokens(translations, tgt)
+        references = moses_tokens(references, tgt)
+    tokens = scores(translations, references, "none")
+    found[MOSES] = (tokens["BLEU"], tokens["signatures"][0])
     search = translator.search
     words = f"beam {search.beam_size}, length penalty {search.length_penalty:g}"
     return [
@@ -121,7 +127,8 @@ def measure(options: argparse.Namespace, seed: int) -> int:
     } | about(folder, options.device, options.processes)
     for test_set in ("val", *options.tests):
         pairs = pairs_of(recipe, test_set, options.folder)
-        rows = score_rows(folder, pairs, test_set, recipe.tgt or "en")
+        language = None if recipe.tokenized else recipe.tgt or "de"
+        rows = score_rows(folder, pairs, test_set, language)
         add(options.out, [run | row for row in rows])
         for row in rows:
             print(f"{name} seed {seed} {test_set}: {row['score']:.2f} {row['metric']}", flush=True)

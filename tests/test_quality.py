@@ -85,11 +85,13 @@ def data(tmp_path) -> Path:
     """A folder with the files of Multi30k, which hold a few sentences."""
     corpus = make_corpus()
     (tmp_path / "raw").mkdir()
+    (tmp_path / "tok").mkdir()
     for name in ("train", "val", "test_2016_flickr"):
         pairs = corpus.train if name == "train" else corpus.val
         for side, language in enumerate(("en", "de")):
             text = "".join(f"{pair[side]}\n" for pair in pairs)
             (tmp_path / "raw" / f"{name}.{language}.gz").write_bytes(gzip.compress(text.encode()))
+            (tmp_path / "tok" / f"{name}.lc.norm.tok.{language}").write_text(text.lower())
     return tmp_path
 
 
@@ -115,6 +117,22 @@ def test_a_recipe_is_trained_scored_and_added(data, tmp_path, capsys) -> None:
     assert "nothing is left to train" in capsys.readouterr().err
     assert json.loads(out.read_text())["rows"] == quality.read(out)
     assert quality.main([*command, "--", "--d-model", "15"]) == 1
+
+
+def test_of_a_recipe_for_moses_tokens_only_these_are_scored(data, tmp_path) -> None:
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(f"tokenized = true\n{RECIPE}")
+    out = tmp_path / "quality.json"
+    command = ["--recipe", recipe, "--folder", data, "--runs", tmp_path / "runs", "--out", out]
+    assert quality.main(list(map(str, command))) == 0
+    rows = quality.read(out)
+    assert [(r["test_set"], r["metric"]) for r in rows] == [
+        ("val", quality.MOSES),
+        ("test_2016_flickr", quality.MOSES),
+    ]
+    assert all("tok:none" in r["signature"] for r in rows)
+    translations = tmp_path / "runs" / "small-1" / "val.txt"
+    assert translations.read_text() == translations.read_text().lower()
 
 
 def test_a_recipe_is_trained_in_two_processes(data, tmp_path) -> None:

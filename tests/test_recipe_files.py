@@ -64,6 +64,17 @@ def test_the_two_directions_have_the_same_settings() -> None:
     assert (other.corpus, other.src, other.tgt) == ("multi30k", "de", "en")
 
 
+def test_tokens_of_papers_are_learned_with_the_same_settings(capsys) -> None:
+    tokens, text = read_recipe("multi30k-en-de-tok"), read_recipe("multi30k-en-de")
+    assert (tokens.tokenized, text.tokenized) == (True, False)
+    assert replace(tokens, name=text.name, tokenized=False) == text
+    for name in ("multi30k-en-de-tok", "multi30k-en-de"):
+        options = train_options("--recipe", name)
+        use_recipe(options)
+        assert options.tok == (name == "multi30k-en-de-tok")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_recipe_has_the_settings_of_its_file(recipe) -> None:
     found = read_recipe(recipe)
     assert (found.name, found.corpus, found.src, found.precision) == ("mine", "files", None, "fp32")
@@ -91,6 +102,7 @@ def test_a_recipe_starts_from_its_base(recipe, tmp_path) -> None:
     ("change", "words"),
     [
         ("corpus = ", "is not TOML"),
+        ("tokenized = 1", "tokenized must be true or false, not 1"),
         ("colour = 1", "has no setting colour, only base"),
         ("[model]\nlayers = 1", r"\[model\] has no setting layers"),
         ("[models]\n", "has no setting models"),

@@ -80,6 +80,7 @@ def use_recipe(options: argparse.Namespace) -> Recipe | None:
         announce_other(options, ("src", "tgt"), vars(recipe), recipe.name)
         options.src = options.src or recipe.src
         options.tgt = options.tgt or recipe.tgt
+        options.tok = options.tok or recipe.tokenized
     elif recipe:
         announce_other(options, ("corpus",), vars(recipe), recipe.name)
     options.corpus = options.corpus or (recipe.corpus if recipe else "en-it")

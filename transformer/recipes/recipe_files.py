@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
-TOP = ("base", "corpus", "src", "tgt")
+TOP = ("base", "corpus", "src", "tgt", "tokenized")
 SECTIONS = {
     "model": {each.name for each in fields(Config)},
     "training": {each.name for each in fields(TrainingConfig)} | {"minutes", "precision"},
@@ -37,7 +37,10 @@ KINDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe says: which corpus, from which language to which, and the settings."""
+    """What a recipe says: which corpus, from which language to which, and the settings.
+
+    `tokenized` takes Multi30k as lowercased Moses tokens, not as raw text.
+    """
 
     name: str
     corpus: str
@@ -45,6 +48,7 @@ class Recipe:
     tgt: str | None
     preset: Preset
     precision: str = "auto"
+    tokenized: bool = False
 
 
 def recipe_names() -> list[str]:
@@ -125,7 +129,11 @@ def recipe_of(name: str, found: dict[str, Any]) -> Recipe:
     preset = replace(preset, training=TrainingConfig(**training))
     preset.model_config(preset.vocab_size)  # raises for impossible sizes
     corpus = found.get("corpus", "files")
-    return Recipe(Path(name).stem, corpus, found.get("src"), found.get("tgt"), preset, precision)
+    tokenized = found.get("tokenized", False)
+    if type(tokenized) is not bool:
+        raise ValueError(f"tokenized must be true or false, not {tokenized!r}")
+    languages = (found.get("src"), found.get("tgt"))
+    return Recipe(Path(name).stem, corpus, *languages, preset, precision, tokenized)
 
 
 def typed(section: dict[str, Any]) -> dict[str, Any]:
