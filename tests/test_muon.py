@@ -2,15 +2,18 @@
 
 import copy
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
+from several import in_processes, needs_fork
 from test_recipes import equal_files, make_corpus, preset, stop_after
 from torch import Tensor, nn
 
 from transformer.checks.fixtures import small_model
+from transformer.ranks import joined
 from transformer.recipes import Preset, Techniques, checkpoints, fit
-from transformer.recipes.muon import Muon, orthogonalized
+from transformer.recipes.muon import Muon, all_orthogonalized, orthogonalized
 
 
 def adam_of(parameters, lr: float = 0.1) -> torch.optim.Optimizer:
@@ -60,6 +63,26 @@ def test_the_step_is_that_of_pytorchs_muon() -> None:
             moved, wanted = ours.get_parameter(name) - before, weight - before
             error = (moved - wanted).norm() / wanted.norm()
             assert error < 0.02, f"{name}: theirs is computed in bfloat16"
+
+
+@needs_fork
+def test_each_of_several_processes_orthogonalizes_its_share_and_gets_all() -> None:
+    def work() -> list:
+        torch.manual_seed(0)
+        matrices = [torch.randn(shape) for shape in [(8, 8), (8, 12), (12, 8), (8, 8), (8, 8)]]
+        wanted = [orthogonalized(matrix) for matrix in matrices]
+        mine = []
+
+        def counted(matrix: Tensor) -> Tensor:
+            mine.append(matrix.shape)
+            return orthogonalized(matrix)
+
+        with joined() as ranks, patch("transformer.recipes.muon.orthogonalized", counted):
+            found = all_orthogonalized(matrices, ranks)
+        equal = [torch.equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]
+        return [all(equal), len(mine)]
+
+    assert in_processes(2, work) == [[True, 3], [True, 2]]
 
 
 def test_adam_does_the_rest_as_before() -> None:

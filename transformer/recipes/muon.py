@@ -10,13 +10,16 @@ a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training".
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transformer.model import Transformer
+from transformer.ranks import Ranks, current
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -43,6 +46,23 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
+def all_orthogonalized(matrices: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
+    """Return each of the matrices orthogonalized; of several processes, each does its share.
+
+    All of them must have the same matrices, as they have after the exchange of the gradients. Then
+    they exchange what they have found, because this takes less time than to compute it.
+    """
+    if ranks.world == 1 or not matrices:
+        return [orthogonalized(matrix) for matrix in matrices]
+    found = torch.zeros(sum(matrix.numel() for matrix in matrices), device=matrices[0].device)
+    parts = found.split([matrix.numel() for matrix in matrices])
+    results = [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
+    for i in range(ranks.rank, len(matrices), ranks.world):
+        results[i].copy_(orthogonalized(matrices[i]))
+    dist.all_reduce(found)  # the others have zeros there
+    return results
+
+
 class Muon:
     """Train the matrices of a model's layers by Muon, and leave all else to Adam.
 
@@ -64,23 +84,23 @@ class Muon:
     @torch.no_grad()
     def __call__(self, optimizer: Optimizer, *_: Any) -> None:
         rate = self.factor * optimizer.param_groups[0]["lr"]
-        for weight in self.matrices:
-            gradient = weight.grad
-            if gradient is None:  # a frozen matrix
-                continue
-            momentum = updated_momentum(weight, gradient, optimizer)
-            direction = orthogonalized(torch.lerp(gradient, momentum, MOMENTUM))
+        matrices = [weight for weight in self.matrices if weight.grad is not None]  # not frozen
+        averages = [averaged_gradient(weight, optimizer) for weight in matrices]
+        directions = all_orthogonalized(averages, current())
+        for weight, direction in zip(matrices, directions, strict=True):
             # The entries of an orthogonal matrix have a root mean square of 1 / √(longer side).
             length = ADAMS_RMS * math.sqrt(max(weight.shape))
             weight.sub_(direction, alpha=rate * length)
             weight.grad = None
 
 
-def updated_momentum(weight: nn.Parameter, gradient: Tensor, optimizer: Optimizer) -> Tensor:
-    """Return the average of a matrix's gradients, this one included, from Adam's state.
+def averaged_gradient(weight: nn.Parameter, optimizer: Optimizer) -> Tensor:
+    """Return the average of a matrix's gradients, in which the last one counts once more.
 
-    Adam's average of the squares goes on as well: a resumed run may give the matrices back to it.
+    The average without that is in Adam's state. Adam's average of the squares goes on as well: a
+    resumed run may give the matrices back to it.
     """
+    gradient = cast(Tensor, weight.grad)
     state = optimizer.state[weight]
     if not state:
         state["step"] = weight.new_zeros(())
@@ -88,4 +108,5 @@ def updated_momentum(weight: nn.Parameter, gradient: Tensor, optimizer: Optimize
         state["exp_avg_sq"] = torch.zeros_like(weight)
     state["step"] += 1
     state["exp_avg_sq"].lerp_(gradient.square(), 1 - optimizer.param_groups[0]["betas"][1])
-    return state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
+    momentum = state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
+    return torch.lerp(gradient, momentum, MOMENTUM)
