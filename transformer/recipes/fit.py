@@ -94,6 +94,8 @@ def fit(
         model = Transformer(preset.model_config(tokenizer.get_vocab_size())).to(device)
         pairs, val_pairs = pairs_of(corpus, tokenizer, model.config.max_len, longest, strict)
         techniques = preset.techniques
+        if not saved:
+            techniques.prepare(model, pairs)
         trainer = fast_trainer(
             model, preset.training, precision, techniques.loss(), techniques.trainer()
         )

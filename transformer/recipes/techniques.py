@@ -5,14 +5,17 @@ another average of the weights.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 
+from transformer.data import Pair
 from transformer.fast_training import Loss, chunked_loss
+from transformer.model import Transformer
 from transformer.recipes.averaging import CheckpointMean
 from transformer.recipes.consistency import r_drop_loss, simcut_loss
 from transformer.recipes.cooldown import Cooldown
+from transformer.recipes.lexicon import start_from_lexicon
 from transformer.recipes.muon import Muon
 from transformer.recipes.word_dropout import with_word_dropout
 from transformer.training import Trainer
@@ -29,6 +32,8 @@ class Techniques:
       batch. Source: Provilkov et al. 2020 (they use 0.1).
     - `word_dropout`: the share of the tokens that are read as <unk>. Source: Gal and Ghahramani
       2016; Sennrich and Zhang 2019.
+    - `lexicon`: how much of a source token's first embedding comes from its translations, which are
+      counted before the first step. Source: Brown et al. 1993, for the counting.
     - `both_directions`: the first steps, which learn to translate in both directions. Source: Ding
       et al. 2021 (they use a third of all steps).
     - `average_last`: the checkpoints whose mean is the model, instead of a moving average. Source:
@@ -47,6 +52,7 @@ class Techniques:
     r_drop: float = 0.0
     bpe_dropout: float = 0.0
     word_dropout: float = 0.0
+    lexicon: float = 0.0
     both_directions: int = 0
     average_last: int = 0
     cooldown: float = 0.0
@@ -61,8 +67,15 @@ class Techniques:
         for name in ("simcut_p", "bpe_dropout", "word_dropout", "cooldown"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}")
+        if self.lexicon > 1:
+            raise ValueError(f"lexicon must be at most 1, not {self.lexicon!r}")
         if self.simcut and self.r_drop:
             raise ValueError("simcut and r_drop are two forms of one idea: choose one of them")
+
+    def prepare(self, model: Transformer, pairs: Sequence[Pair]) -> None:
+        """Give a new model what it starts with."""
+        if self.lexicon:
+            start_from_lexicon(model, pairs, self.lexicon)
 
     def loss(self) -> Loss:
         """Return the loss to train with; validation always has the plain one."""
