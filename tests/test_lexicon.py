@@ -67,8 +67,8 @@ def test_a_strength_of_0_leaves_the_embeddings() -> None:
     torch.testing.assert_close(model.embedding.weight.detach(), before)
 
 
-def test_only_so_many_pairs_are_counted(monkeypatch) -> None:
-    monkeypatch.setattr(module, "MOST_PAIRS", 2)
+def test_only_so_many_words_are_counted(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_LINKS", 2 * 3 * 4)
     few, all_of_them = small_model(vocab_size=12), small_model(vocab_size=12)
     start_from_lexicon(few, PAIRS[:2], 0.5)
     start_from_lexicon(all_of_them, PAIRS, 0.5)

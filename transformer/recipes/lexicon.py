@@ -8,18 +8,17 @@ layer's bias with how often each token is written.
 Source: Brown et al. 1993, "The Mathematics of Statistical Machine Translation", model 1.
 """
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from transformer.data import PAD, Pair, batches_by_length, collate
 from transformer.model import Transformer
 
-MOST_PAIRS = 50_000
-"""How many pairs are counted at most: more would take memory and change little."""
+MOST_LINKS = 20_000_000
+"""How many pairs of words are counted at most, those of 70,000 captions: it takes a gigabyte."""
 ROUNDS = 5
 """Of expectation maximization, after which the probabilities hardly change."""
 LABELS = 0.9
@@ -33,7 +32,7 @@ def start_from_lexicon(model: Transformer, pairs: Sequence[Pair], strength: floa
     probability, and with 0 as it was. The mean of many different translations is short, so between
     0 and 1 it counts for less. Lengths stay, and so do the rows of tokens that targets share.
     """
-    pairs = list(islice(pairs, MOST_PAIRS))
+    pairs = list(first_of(pairs))
     read, written = counts_of(pairs, len(model.bias))
     translations = translation_probabilities(pairs, len(model.bias))
     with torch.no_grad():
@@ -48,6 +47,16 @@ def start_from_lexicon(model: Transformer, pairs: Sequence[Pair], strength: floa
         model.bias.copy_(share.log() - share.log().mean())
 
 
+def first_of(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Yield as many pairs as can be counted."""
+    found = 0
+    for src, tgt in pairs:
+        found += len(src) * len(tgt)
+        if found > MOST_LINKS:
+            return
+        yield src, tgt
+
+
 def counts_of(pairs: Sequence[Pair], vocab_size: int) -> tuple[Tensor, Tensor]:
     """Return how often each token is in a source, and how often it is a label."""
     read = torch.tensor([i for src, _ in pairs for i in src])
@@ -57,7 +66,7 @@ def counts_of(pairs: Sequence[Pair], vocab_size: int) -> tuple[Tensor, Tensor]:
 
 def translation_probabilities(
     pairs: Sequence[Pair], vocab_size: int, rounds: int = ROUNDS
-) -> Float[Tensor, "source target"]:
+) -> Float[Tensor, "vocab vocab"]:
     """Return a sparse matrix of the probability that a source token is translated by a target's.
 
     Each label is explained by one token of its source. In a round, every label is shared out among
@@ -67,7 +76,8 @@ def translation_probabilities(
     """
     keys, labels = links(pairs, vocab_size)
     keys, link = keys.unique(return_inverse=True)
-    sources, targets = keys // vocab_size, keys % vocab_size
+    sources = keys // vocab_size
+    targets = keys % vocab_size
     probabilities = torch.ones(len(keys))
     for _ in range(rounds):
         weights = probabilities[link]
@@ -79,15 +89,18 @@ def translation_probabilities(
     return torch.sparse_coo_tensor(places, probabilities, size, check_invariants=False)
 
 
-def links(pairs: Sequence[Pair], vocab_size: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+def links(pairs: Sequence[Pair], vocab_size: int) -> tuple[Tensor, Tensor]:
     """Return every source token with every label of its pair, and the number of that label.
 
     The two tokens s and t are one number, s · vocab_size + t.
     """
-    keys, labels, counted = [], [], 0
+    keys = []
+    labels = []
+    counted = 0
     for group in batches_by_length(pairs, max_tokens=4096):
         batch = collate(group)
-        src, tgt = batch.src[:, None, :], batch.labels[:, :, None]
+        src = batch.src[:, None, :]
+        tgt = batch.labels[:, :, None]
         real = (src != PAD) & (tgt != PAD)
         numbers = torch.arange(tgt.numel()).view_as(tgt) + counted
         keys.append((src * vocab_size + tgt)[real])
@@ -96,6 +109,6 @@ def links(pairs: Sequence[Pair], vocab_size: int) -> tuple[Int[Tensor, " n"], In
     return torch.cat(keys), torch.cat(labels)
 
 
-def sums(groups: Int[Tensor, " n"], values: Float[Tensor, " n"]) -> Float[Tensor, " groups"]:
+def sums(groups: Tensor, values: Tensor) -> Tensor:
     """Return the sum of the values of each group, from group 0 to the last."""
     return torch.zeros(int(groups.max()) + 1).index_add_(0, groups, values)
