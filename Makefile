@@ -47,6 +47,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
 	  || sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1   \2/p' $(firstword $(MAKEFILE_LIST))
 
+# Python compiles what it imports; compiling all packages at once would take a minute.
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	  || { echo "Python 3.10 or newer is needed, and \"$(PYTHON)\" is not; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
@@ -55,7 +56,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@log=$$($(PYTHON) -m venv .venv 2>&1) \
 	  || { echo "$$log" >&2; echo "$(PYTHON) could not make .venv: install its venv module (Debian, Ubuntu: python3-venv) and run make again." >&2; exit 1; }
 	@echo "Installing PyTorch, Jupyter and the package (about a minute) …"
-	@$(PIP) install $(CONSTRAIN) -e ".[course,dev]"
+	@$(PIP) install --no-compile $(CONSTRAIN) -e ".[course,dev]"
 	@touch $@
 
 course: $(INSTALLED) ## run every chapter in order, train the translator, translate (10 to 15 minutes)
