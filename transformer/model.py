@@ -31,7 +31,7 @@ prediction of the next token.**
 # %%
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -711,22 +711,23 @@ def shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...] | torch.dtyp
 def load_model(folder: str | Path) -> Transformer:
     """Read the model that `save_model` wrote, in eval mode.
 
-    Raises ValueError when weights and config do not belong together. Shapes are compared on the
-    device `meta`, before any memory is allocated for the model.
+    Raises ValueError when weights and config do not belong together. A config that asks for more
+    numbers than there are weights gets no memory: its shapes are compared on the device `meta`.
     """
     config = read_config(Path(folder) / "config.json")
     weights = read_tensors(Path(folder) / "model.safetensors")
+    least = config.d_model * (config.vocab_size + config.n_layers * config.d_ff)
+    fits = least <= sum(weight.numel() for weight in weights.values())
+    with torch.random.fork_rng(devices=[]), nullcontext() if fits else torch.device("meta"):
+        model = Transformer(config)  # its first weights are drawn, and then replaced
     found = shapes(weights)
-    with torch.device("meta"):
-        wanted = shapes(Transformer(config).state_dict())
+    wanted = shapes(model.state_dict())
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise ValueError(
                 f"the weights in {folder} belong to another config: {name} is "
                 f"{found.get(name, 'missing')}, wanted {wanted.get(name, 'no such tensor')}"
             )
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and then replaced
-        model = Transformer(config)
     model.load_state_dict(weights)
     return model.eval()
 
