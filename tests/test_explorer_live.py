@@ -83,7 +83,13 @@ def runtime(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_has_all_that_the_page_needs(translator, runtime: Path, tmp_path: Path) -> None:
+def test_a_folder_has_all_that_the_page_needs(
+    translator, runtime: Path, graphs: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def write_graphs(_, folder: Path) -> None:
+        shutil.copytree(graphs, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr("transformer.explorer.live.write_graphs", write_graphs)
     folder = write_live(translator, tmp_path / "live", SENTENCE, runtime)
     assert sorted(path.name for path in folder.iterdir()) == sorted(LIVE_FILES)
     (tmp_path / "other").mkdir()

@@ -135,6 +135,7 @@ def test_of_a_recipe_for_moses_tokens_only_these_are_scored(data, tmp_path) -> N
     assert translations.read_text() == translations.read_text().lower()
 
 
+@pytest.mark.slow
 def test_a_recipe_is_trained_in_two_processes(data, tmp_path) -> None:
     pytest.importorskip("sacremoses")
     recipe = tmp_path / "small.toml"
