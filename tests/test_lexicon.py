@@ -73,6 +73,9 @@ def test_only_so_many_words_are_counted(monkeypatch) -> None:
     start_from_lexicon(few, PAIRS[:2], 0.5)
     start_from_lexicon(all_of_them, PAIRS, 0.5)
     assert torch.equal(few.bias, all_of_them.bias)
+    monkeypatch.setattr(module, "MOST_LINKS", 1)
+    start_from_lexicon(few, PAIRS, 0.5)
+    assert few.bias[HOUSE] > few.bias[BOOK], "the first pair is counted, however long it is"
 
 
 def test_a_resumed_run_does_not_start_anew(tmp_path) -> None:

@@ -18,10 +18,10 @@ from transformer.data import PAD, Pair, batches_by_length, collate
 from transformer.model import Transformer
 
 MOST_LINKS = 20_000_000
-"""How many pairs of words are counted at most, those of 70,000 captions: it takes a gigabyte."""
+"""How many pairs of words are counted, at most: memory grows with them. A caption has about 250."""
 ROUNDS = 5
 """Of expectation maximization, after which the probabilities hardly change."""
-LABELS = 0.9
+COUNTED = 0.9
 """The part of the bias's distribution that is counted; the rest is the same for every token."""
 
 
@@ -43,18 +43,18 @@ def start_from_lexicon(model: Transformer, pairs: Sequence[Pair], strength: floa
         mixed *= lengths / mixed.norm(dim=1, keepdim=True).clamp_min(1e-9)
         from_source = (read > 2 * written).unsqueeze(1).to(weight.device)
         weight.copy_(mixed.where(from_source, weight))
-        share = LABELS * written / written.sum() + (1 - LABELS) / len(written)
+        share = COUNTED * written / written.sum() + (1 - COUNTED) / len(written)
         model.bias.copy_(share.log() - share.log().mean())
 
 
 def first_of(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Yield as many pairs as can be counted."""
+    """Yield as many pairs as can be counted, and at least one."""
     found = 0
     for src, tgt in pairs:
-        found += len(src) * len(tgt)
-        if found > MOST_LINKS:
-            return
         yield src, tgt
+        found += len(src) * len(tgt)
+        if found >= MOST_LINKS:
+            return
 
 
 def counts_of(pairs: Sequence[Pair], vocab_size: int) -> tuple[Tensor, Tensor]:
