@@ -42,7 +42,31 @@ def test_all_directions_become_about_equally_long_and_stay_where_they_were(shape
     torch.testing.assert_close(result, torch.diag(found), atol=1e-4, rtol=0)
 
 
-def test_the_step_is_that_of_pytorchs_muon() -> None:
+def test_what_is_left_is_the_matrix_without_its_singular_values() -> None:
+    torch.manual_seed(0)
+    for shape in [(128, 128), (256, 128), (128, 256)]:
+        matrix = torch.randn(shape)
+        u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+        assert torch.cosine_similarity(orthogonalized(matrix).ravel(), (u @ vh).ravel(), 0) > 0.95
+
+
+def test_a_matrix_of_zeros_stays() -> None:
+    torch.testing.assert_close(orthogonalized(torch.zeros(4, 4)), torch.zeros(4, 4))
+
+
+def pytorchs(matrix: Tensor) -> Tensor:
+    """The matrix as `torch.optim.Muon` orthogonalizes it: five rounds of the same polynomial."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix
+    x = x / x.norm()
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
+    return x.mT if tall else x
+
+
+def test_the_step_is_that_of_pytorchs_muon(monkeypatch) -> None:
+    monkeypatch.setattr("transformer.recipes.muon.orthogonalized", pytorchs)
     start = small_model()
     ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
     adam = adam_of(ours.parameters())

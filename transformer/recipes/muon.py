@@ -2,11 +2,11 @@
 
 A matrix's gradient is large in a few directions, and steps along it are, too: Adam divides by the
 size of each entry, but it does not see directions. Muon averages the gradients, and then replaces
-the singular values of the average by about 1. With the recipe for Multi30k, a step takes an eighth
-longer for it.
+the singular values of the average by about 1.
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the length of
-a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training".
+a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training", and another polynomial for
+each round is from Amsel et al. 2025, "The Polar Express".
 """
 
 import math
@@ -22,24 +22,32 @@ from transformer.model import Transformer
 from transformer.ranks import Ranks, current
 
 MOMENTUM = 0.95
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the polynomial a x + b x³ + c x⁵. Its slope at 0 is steep, so small values grow fast."""
-ROUNDS = 5
+ROUNDS = (
+    (8.0934, -23.6204, 17.4462),
+    (3.6366, -2.7219, 0.5365),
+    (2.6613, -1.9772, 0.4526),
+)
+"""Coefficients of a x + b x³ + c x⁵ for each round.
+
+Each polynomial is the one that is nearest 1, at its worst, wherever a singular value can be: first
+between 0.01 and 1, then between the least and the greatest value of the polynomial before.
+"""
 ADAMS_RMS = 0.2
 """The root mean square of the entries of Adam's steps, in learning rates, as Liu et al. saw it."""
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Return the matrix with its singular values brought near 1: from 0.7 to 1.2, most of them.
+    """Return the matrix with its singular values brought near 1: from 0.73 to 1.27, most of them.
 
     Of its singular value decomposition U S Vᵀ, U Vᵀ would be left. A few rounds of a polynomial of
-    the matrix do nearly the same with matrix products alone (Newton-Schulz iteration).
+    the matrix do nearly the same with matrix products alone (Newton-Schulz iteration). Singular
+    values of less than a hundredth of the norm of x xᵀ, under its root, stay smaller.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix  # so that x xᵀ is the smaller of the two products
-    x = x / (x.norm() + 1e-7)
-    a, b, c = COEFFICIENTS
-    for _ in range(ROUNDS):
+    largest = (x @ x.mT).norm().sqrt() + 1e-7  # or more, and much less than the norm of x
+    x = x / largest
+    for a, b, c in ROUNDS:
         square = x @ x.mT
         factor = torch.addmm(square, square, square, beta=b, alpha=c)
         x = torch.addmm(x, factor, x, beta=a)
