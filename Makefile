@@ -22,7 +22,7 @@ space := $() $()
 UNTYPED := transformer.corpora transformer.corpora.grammar transformer.corpora.phrases
 TYPED := $(filter-out $(UNTYPED),$(subst /,.,$(basename $(wildcard transformer/*.py transformer/corpora/*.py)) \
   $(patsubst %/__init__.py,%,$(wildcard transformer/*/__init__.py))))
-PYTEST := $(RUN) -m pytest -q --jaxtyping-packages=$(subst $(space),$(comma),$(strip $(TYPED))),beartype.beartype
+PYTEST := $(RUN) -m pytest -q -p no:nbval --jaxtyping-packages=$(subst $(space),$(comma),$(strip $(TYPED))),beartype.beartype
 # Each process gets neighbouring tests, so that few fixtures of a module are made twice.
 TWO := -n 2 --dist worksteal
 REPOSITORY := tests/test_layout.py tests/test_repository.py

@@ -172,6 +172,7 @@ def test_techniques_are_options(recipe) -> None:
         patience=4,
     )
     assert found.decoding == Decoding(8, 0.5)
+    assert changed_preset(preset(), train_options("--min-count", "2")).techniques.min_count == 2
 
 
 def test_a_run_by_a_recipe_announces_what_was_replaced(recipe, files, tmp_path, capsys):  # noqa: F811

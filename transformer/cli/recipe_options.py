@@ -18,6 +18,7 @@ SETTINGS = (
     ("bpe-dropout", float, "probability that a merge of subwords is left out; 0.1 is usual"),
     ("word-dropout", float, "share of the tokens that are read as <unk>; 0.1 is usual"),
     ("lexicon", float, "start source tokens from their translations, to this degree; 0.7 is usual"),
+    ("min-count", int, "times that a token must be in the targets to be written; 1 is usual"),
     ("both-directions", int, "first steps, which learn to translate in both directions"),
     ("average-last", int, "checkpoints whose mean is the model, not a moving average"),
     ("cooldown", float, "last share of the run, in which the learning rate falls to 0"),

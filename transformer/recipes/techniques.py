@@ -17,6 +17,7 @@ from transformer.recipes.consistency import r_drop_loss, simcut_loss
 from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.lexicon import start_from_lexicon
 from transformer.recipes.muon import Muon
+from transformer.recipes.target_vocab import keep_targets, target_loss
 from transformer.recipes.word_dropout import with_word_dropout
 from transformer.training import Trainer
 
@@ -34,6 +35,8 @@ class Techniques:
       2016; Sennrich and Zhang 2019.
     - `lexicon`: how much of a source token's first embedding comes from its translations, which are
       counted before the first step. Source: Brown et al. 1993, for the counting.
+    - `min_count`: how often a token must be in the training targets to be kept in the output layer.
+      Source: Jean et al. 2015, for output layers of fewer words (1 keeps all that are there).
     - `both_directions`: the first steps, which learn to translate in both directions. Source: Ding
       et al. 2021 (they use a third of all steps).
     - `average_last`: the checkpoints whose mean is the model, instead of a moving average. Source:
@@ -53,6 +56,7 @@ class Techniques:
     bpe_dropout: float = 0.0
     word_dropout: float = 0.0
     lexicon: float = 0.0
+    min_count: int = 0
     both_directions: int = 0
     average_last: int = 0
     cooldown: float = 0.0
@@ -71,15 +75,20 @@ class Techniques:
             raise ValueError(f"lexicon must be at most 1, not {self.lexicon!r}")
         if self.simcut and self.r_drop:
             raise ValueError("simcut and r_drop are two forms of one idea: choose one of them")
+        if self.min_count and (self.simcut or self.r_drop or self.both_directions):
+            others = "simcut, r_drop and both_directions need the whole output layer"
+            raise ValueError(f"min_count must be 0: {others}")
 
     def prepare(self, model: Transformer, pairs: Sequence[Pair]) -> None:
         """Give a new model what it starts with."""
         if self.lexicon:
             start_from_lexicon(model, pairs, self.lexicon)
+        if self.min_count:
+            keep_targets(model, pairs, self.min_count)
 
     def loss(self) -> Loss:
-        """Return the loss to train with; validation always has the plain one."""
-        loss = chunked_loss
+        """Return the loss to train with; in eval mode it is the plain one, or `target_loss`."""
+        loss = target_loss if self.min_count else chunked_loss
         if self.simcut:
             loss = simcut_loss(self.simcut, self.simcut_p)
         if self.r_drop:

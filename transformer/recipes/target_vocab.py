@@ -1,0 +1,58 @@
+"""An output layer over the tokens that translations contain.
+
+In a vocabulary that two languages share, many tokens are of the source only: of 10,000 subwords for
+Multi30k, 2,837 are in no German sentence. The softmax computes their logits all the same. It also
+pushes their embeddings away from the decoder's states, though the encoder reads the same table. So
+they get a bias that is too low for them to be written, and the loss leaves them out.
+
+Source: Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine Translation",
+section 3, where each part of the data has its own list of target words.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from transformer.data import Batch, Pair
+from transformer.fast_training import chunked_cross_entropy
+from transformer.model import Transformer
+
+NEVER = -20.0
+"""The bias of a token that is not to be written; finite, so that another loss can still raise it."""
+
+
+def keep_targets(model: Transformer, pairs: Iterable[Pair], min_count: int) -> None:
+    """Lower the bias of the tokens that are a label fewer than `min_count` times, but for padding.
+
+    No loss has padding as a label, so it needs no low bias.
+    """
+    counts = Counter(token for _, tgt in pairs for token in tgt[1:])
+    counts[model.config.pad_id] = min_count
+    rare = [token for token in range(len(model.bias)) if counts[token] < min_count]
+    with torch.no_grad():
+        model.bias[rare] = NEVER
+
+
+def target_loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
+    """Return `chunked_loss` over the tokens that may be written; other labels are left out.
+
+    The bias says which these are: that of the others stays where it is, as it gets no gradient.
+    """
+    memory = model.encode(batch.src)
+    states = model.decoder_states(batch.decoder_input, memory, batch.src)
+    pad_id = model.config.pad_id
+    kept = model.bias.detach() > NEVER
+    kept[pad_id] = True
+    new_ids = kept.cumsum(0) - 1
+    new_ids = new_ids.where(kept, new_ids[pad_id])
+    return chunked_cross_entropy(
+        rearrange(states, "b t d_model -> (b t) d_model"),
+        model.embedding.weight[kept],
+        model.bias[kept],
+        new_ids[rearrange(batch.labels, "b t -> (b t)")],
+        int(new_ids[pad_id]),
+        smoothing,
+    )
