@@ -21,7 +21,7 @@ from transformer.fast_training import chunked_cross_entropy
 from transformer.model import Transformer
 
 NEVER = -20.0
-"""The bias of a token that is not to be written; finite, so that another loss can still raise it."""
+"""The bias of a token that is not to be written; finite, so another loss can still raise it."""
 
 
 def keep_targets(model: Transformer, pairs: Iterable[Pair], min_count: int) -> None:
