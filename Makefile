@@ -17,15 +17,19 @@ CONSTRAIN = $(if $(CONSTRAINTS),$(shell $(PYTHON) -c \
 
 comma := ,
 space := $() $()
-# Types are checked at run time, except in the grammar, which would take five times as long: it makes
-# millions of calls.
+# Where types are checked at run time, a call takes several times as long. So `make test` checks them
+# in the tests of the blocks, which call little, and where each public function is called once. The
+# grammar is left out: it makes millions of calls.
 UNTYPED := transformer.corpora transformer.corpora.grammar transformer.corpora.phrases
 TYPED := $(filter-out $(UNTYPED),$(subst /,.,$(basename $(wildcard transformer/*.py transformer/corpora/*.py)) \
   $(patsubst %/__init__.py,%,$(wildcard transformer/*/__init__.py))))
-PYTEST := $(RUN) -m pytest -q -p no:nbval --jaxtyping-packages=$(subst $(space),$(comma),$(strip $(TYPED))),beartype.beartype
+PYTEST := $(RUN) -m pytest -q -p no:nbval
+TYPES := --jaxtyping-packages=$(subst $(space),$(comma),$(strip $(TYPED))),beartype.beartype
 # Each process gets neighbouring tests, so that few fixtures of a module are made twice.
 TWO := -n 2 --dist worksteal
 REPOSITORY := tests/test_layout.py tests/test_repository.py
+BLOCKS := $(patsubst %,tests/test_%.py,embeddings positional_encoding attention multi_head residual_norm feed_forward \
+  encoder decoder model data example alignment torch_layouts lexicon target_vocab muon metrics nothing_changes)
 # The last chapters take longest: they begin, so that no process waits for them at the end.
 NBVAL = $(RUN) -m pytest -q --nbval --nbval-current-env $(shell ls -r notebooks/*.ipynb) \
   --nbval-sanitize-with notebooks/nbval_sanitize.cfg
@@ -39,7 +43,7 @@ PAIRED = $(foreach pair,$(PAIRS),$(firstword $(wildcard $(subst $(comma), ,$(pai
 
 NAME := mine
 
-.PHONY: help course lab start test quick lint types sync notebooks figures pages links book book-tests \
+.PHONY: help course lab start test translator quick blocks lint types sync notebooks figures pages links book book-tests \
   review test-notebooks learners test-everywhere coverage wheel release-check mutants constraints bench \
   curves precision quality processes large clean
 
@@ -72,20 +76,27 @@ start: $(INSTALLED) ## a folder of your own with the exercises, or bring it up t
 	@$(RUN) -m transformer course start $(NAME)
 
 # The tests train a translator of their own, once for each clone.
-test quick test-notebooks learners test-everywhere coverage book book-tests: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
+test translator quick blocks test-notebooks learners test-everywhere coverage book book-tests: export TRANSFORMER_CACHE = $(CURDIR)/.cache/transformer
 # Chapter 13 downloads 300 MB where it may.
-course test test-notebooks learners test-everywhere book book-tests: export HF_HUB_OFFLINE = 1
-test: $(INSTALLED) lint types ## everything that must hold: lint, types, pairs, unit tests, notebooks (15 to 25 minutes)
-	@echo "Checking the repository: pairs in sync, floors, lengths, environment …"
-	@OMP_NUM_THREADS=1 $(PYTEST) $(REPOSITORY) $(TWO)
-	@echo "Training the translator that tests and chapters use (2 or 3 minutes; kept in .cache) …"
-	@$(TRAIN)
+course test blocks test-notebooks learners test-everywhere book book-tests: export HF_HUB_OFFLINE = 1
+# Two at a time: the translator is trained on one core, and the checks take the other.
+test: $(INSTALLED) ## everything that must hold: lint, types, pairs, unit tests, notebooks (15 to 20 minutes)
+	@$(MAKE) -j 2 translator lint types blocks
 	@echo "Testing the package …"
-	@OMP_NUM_THREADS=1 $(PYTEST) tests $(REPOSITORY:%=--ignore=%) $(TWO)
+	@OMP_NUM_THREADS=1 $(PYTEST) tests $(patsubst %,--ignore=%,$(REPOSITORY) $(BLOCKS)) $(TWO)
 	@$(MAKE) test-notebooks
 
-quick: $(INSTALLED) ## the unit tests that neither train nor run notebooks (a minute)
+translator: $(INSTALLED)
+	@echo "Training the translator that tests and chapters use (3 or 4 minutes; kept in .cache) …"
+	@mkdir -p .cache
+	@OMP_NUM_THREADS=1 $(TRAIN) > .cache/training.log 2>&1 || { cat .cache/training.log >&2; exit 1; }
+
+quick: $(INSTALLED) ## the unit tests that neither train nor run notebooks (a minute or two)
 	@OMP_NUM_THREADS=1 $(PYTEST) tests $(TWO) -m quick
+
+blocks: $(INSTALLED) ## the tests of the repository, and of the blocks with types at run time (part of make test)
+	@echo "Checking the repository and the blocks: pairs in sync, lengths, environment, shapes …"
+	@OMP_NUM_THREADS=1 $(PYTEST) $(TYPES) $(REPOSITORY) $(BLOCKS) $(TWO)
 
 test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
 	@echo "Running the notebooks and comparing their outputs …"
@@ -108,7 +119,7 @@ test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them o
 	@failed=""; for capability in $(CAPABILITIES); do for threads in $(THREADS); do \
 	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
-	  $(PYTEST) -o addopts="--strict-markers -m 'not slow'" tests $(REPOSITORY:%=--ignore=%) $(TWO) || failed="$$failed, tests on $$capability with $$threads"; \
+	  $(PYTEST) $(TYPES) -o addopts="--strict-markers -m 'not slow'" tests $(REPOSITORY:%=--ignore=%) $(TWO) || failed="$$failed, tests on $$capability with $$threads"; \
 	  $(NBVAL) -n 2 --dist loadfile || failed="$$failed, notebooks on $$capability with $$threads"; \
 	done; done; \
 	[[ -z $$failed ]] || { echo "Failed: $${failed#, } threads." >&2; exit 1; }
@@ -191,7 +202,7 @@ book: $(SPHINX) ## the web book, into book/_build/html (a minute; needs npm; ARG
 
 book-tests: $(SPHINX) ## build the book and look at every page of it in a browser (ten minutes; needs npm and Chromium)
 	@$(PIP) install "playwright>=1.50"
-	@OMP_NUM_THREADS=1 $(PYTEST) -m slow tests/test_book.py tests/test_book_browser.py
+	@OMP_NUM_THREADS=1 $(PYTEST) $(TYPES) -m slow tests/test_book.py tests/test_book_browser.py
 
 mutants: $(INSTALLED) ## change the library line by line, and list the changes that no test notices (half an hour)
 	@$(PIP) install "mutmut>=3.8"
