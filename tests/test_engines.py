@@ -57,15 +57,26 @@ PACKAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=PACKAGES)
-def engine(request, tmp_path_factory) -> Engine:
+@pytest.fixture(scope="module")
+def made() -> dict[str, Engine]:
+    """The engines so far: pytest makes a fixture with parameters anew when it comes back to one."""
+    return {}
+
+
+@pytest.fixture(params=PACKAGES)
+def engine(request, made: dict[str, Engine], tmp_path_factory) -> Engine:
     for package in PACKAGES[request.param]:
         pytest.importorskip(package)
-    folder = tmp_path_factory.mktemp("engine") / "out"
+    if request.param not in made:
+        made[request.param] = make_engine(request.param, tmp_path_factory.mktemp("engine") / "out")
+    return made[request.param]
+
+
+def make_engine(name: str, folder: Path) -> Engine:
     model = lively()
-    if request.param == "ctranslate2":
+    if name == "ctranslate2":
         return CTranslate2Engine(export_ctranslate2(model, TOKENIZER, folder), model.config)
-    if request.param == "onnx":
+    if name == "onnx":
         return OnnxEngine(export_onnx(model, folder), model.config)
     return PyTorchEngine(model)
 
