@@ -80,7 +80,7 @@ test translator quick blocks test-notebooks learners test-everywhere coverage bo
 # Chapter 13 downloads 300 MB where it may.
 course test blocks test-notebooks learners test-everywhere book book-tests: export HF_HUB_OFFLINE = 1
 # Two at a time: the translator is trained on one core, and the checks take the other.
-test: $(INSTALLED) ## everything that must hold: lint, types, pairs, unit tests, notebooks (15 to 20 minutes)
+test: $(INSTALLED) ## everything that must hold: lint, types, pairs, unit tests, notebooks (about 20 minutes)
 	@$(MAKE) -j 2 translator lint types blocks
 	@echo "Testing the package …"
 	@OMP_NUM_THREADS=1 $(PYTEST) tests $(patsubst %,--ignore=%,$(REPOSITORY) $(BLOCKS)) $(TWO)
@@ -91,7 +91,7 @@ translator: $(INSTALLED)
 	@mkdir -p .cache
 	@OMP_NUM_THREADS=1 $(TRAIN) > .cache/training.log 2>&1 || { cat .cache/training.log >&2; exit 1; }
 
-quick: $(INSTALLED) ## the unit tests that neither train nor run notebooks (a minute or two)
+quick: $(INSTALLED) ## the unit tests that neither train nor run notebooks (two minutes)
 	@OMP_NUM_THREADS=1 $(PYTEST) tests $(TWO) -m quick
 
 blocks: $(INSTALLED) ## the tests of the repository, and of the blocks with types at run time (part of make test)
