@@ -17,9 +17,9 @@ CONSTRAIN = $(if $(CONSTRAINTS),$(shell $(PYTHON) -c \
 
 comma := ,
 space := $() $()
-# Where types are checked at run time, a call takes several times as long. So `make test` checks them
-# in the tests of the blocks, which call little, and where each public function is called once. The
-# grammar is left out: it makes millions of calls.
+# Where types are checked at run time, tests that train or search take twice as long. So `make test`
+# checks them in the tests of the blocks, which make few calls, and where each public function is
+# called once. The grammar is left out: it makes millions of calls.
 UNTYPED := transformer.corpora transformer.corpora.grammar transformer.corpora.phrases
 TYPED := $(filter-out $(UNTYPED),$(subst /,.,$(basename $(wildcard transformer/*.py transformer/corpora/*.py)) \
   $(patsubst %/__init__.py,%,$(wildcard transformer/*/__init__.py))))

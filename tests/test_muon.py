@@ -54,7 +54,7 @@ def test_a_matrix_of_zeros_stays() -> None:
     torch.testing.assert_close(orthogonalized(torch.zeros(4, 4)), torch.zeros(4, 4))
 
 
-def pytorchs(matrix: Tensor) -> Tensor:
+def five_rounds(matrix: Tensor) -> Tensor:
     """The matrix as `torch.optim.Muon` orthogonalizes it: five rounds of the same polynomial."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
@@ -66,7 +66,7 @@ def pytorchs(matrix: Tensor) -> Tensor:
 
 
 def test_the_step_is_that_of_pytorchs_muon(monkeypatch) -> None:
-    monkeypatch.setattr("transformer.recipes.muon.orthogonalized", pytorchs)
+    monkeypatch.setattr("transformer.recipes.muon.orthogonalized", five_rounds)
     start = small_model()
     ours, theirs = copy.deepcopy(start), copy.deepcopy(start)
     adam = adam_of(ours.parameters())

@@ -12,7 +12,7 @@ from transformer.data import BOS, EOS, PAD, Batch, collate, load_tokenizer
 from transformer.fast_training import chunked_loss
 from transformer.model import Transformer, load_model
 from transformer.recipes import Techniques, checkpoints, fit
-from transformer.recipes.target_vocab import NEVER, keep_targets, target_loss
+from transformer.recipes.target_vocab import LOW_BIAS, keep_targets, target_loss
 from transformer.training import label_smoothed_loss
 
 PAIRS = [([4, 5, EOS], [BOS, 8, 9, EOS]), ([6, EOS], [BOS, 8, 10, 8, EOS])]
@@ -35,7 +35,7 @@ def over(kept: list[int], model: Transformer, batch: Batch) -> Tensor:
 def test_tokens_that_no_target_has_get_a_low_bias(model) -> None:
     before = model.bias.detach().clone()
     keep_targets(model, PAIRS, 1)
-    lowered = [token for token in range(12) if model.bias[token] == NEVER]
+    lowered = [token for token in range(12) if model.bias[token] == LOW_BIAS]
     assert lowered == [token for token in range(12) if token not in KEPT]
     assert torch.equal(model.bias[[EOS, 8, 9, 10]], before[[EOS, 8, 9, 10]])
 
@@ -76,7 +76,7 @@ def test_after_training_the_other_tokens_are_where_they_were_and_never_likely(tm
     written = {i for _, text in make_corpus().train for i in tokenizer.encode(text).ids}
     rare = [token for token in range(len(model.bias)) if token not in {*written, PAD, EOS}]
     assert len(rare) > 10
-    assert (model.bias[rare] == NEVER).all()
+    assert (model.bias[rare] == LOW_BIAS).all()
     src = torch.tensor([tokenizer.encode(make_corpus().val[0][0]).ids])
     with torch.no_grad():
         likely = model(src, torch.tensor([[BOS]])).softmax(-1)

@@ -5,8 +5,8 @@ size of each entry, but it does not see directions. Muon averages the gradients,
 the singular values of the average by about 1.
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the length of
-a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training", and another polynomial for
-each round is from Amsel et al. 2025, "The Polar Express".
+a step is that of Liu et al. 2025, "Muon is Scalable for LLM Training"; that each round has its own
+polynomial is the idea of Amsel et al. 2025, "The Polar Express".
 """
 
 import math
@@ -40,13 +40,13 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     """Return the matrix with its singular values brought near 1: from 0.73 to 1.27, most of them.
 
     Of its singular value decomposition U S Vᵀ, U Vᵀ would be left. A few rounds of a polynomial of
-    the matrix do nearly the same with matrix products alone (Newton-Schulz iteration). Singular
-    values of less than a hundredth of the norm of x xᵀ, under its root, stay smaller.
+    the matrix do nearly the same with matrix products alone (Newton-Schulz iteration). The
+    smallest singular values, below a hundredth of √‖x xᵀ‖, stay smaller than that.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix  # so that x xᵀ is the smaller of the two products
-    largest = (x @ x.mT).norm().sqrt() + 1e-7  # or more, and much less than the norm of x
-    x = x / largest
+    bound = (x @ x.mT).norm().sqrt()  # of the singular values, and much tighter than x.norm()
+    x = x / (bound + 1e-7)
     for a, b, c in ROUNDS:
         square = x @ x.mT
         factor = torch.addmm(square, square, square, beta=b, alpha=c)

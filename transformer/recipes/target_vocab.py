@@ -20,7 +20,7 @@ from transformer.data import Batch, Pair
 from transformer.fast_training import chunked_cross_entropy
 from transformer.model import Transformer
 
-NEVER = -20.0
+LOW_BIAS = -20.0
 """The bias of a token that is not to be written; finite, so another loss can still raise it."""
 
 
@@ -33,7 +33,7 @@ def keep_targets(model: Transformer, pairs: Iterable[Pair], min_count: int) -> N
     counts[model.config.pad_id] = min_count
     rare = [token for token in range(len(model.bias)) if counts[token] < min_count]
     with torch.no_grad():
-        model.bias[rare] = NEVER
+        model.bias[rare] = LOW_BIAS
 
 
 def target_loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
@@ -44,7 +44,7 @@ def target_loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
     memory = model.encode(batch.src)
     states = model.decoder_states(batch.decoder_input, memory, batch.src)
     pad_id = model.config.pad_id
-    kept = model.bias.detach() > NEVER
+    kept = model.bias.detach() > LOW_BIAS
     kept[pad_id] = True
     new_ids = kept.cumsum(0) - 1
     new_ids = new_ids.where(kept, new_ids[pad_id])
