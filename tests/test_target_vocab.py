@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_recipes import equal_files, make_corpus, preset, stop_after
 from torch import Tensor
 
@@ -12,7 +13,15 @@ from transformer.data import BOS, EOS, PAD, Batch, collate, load_tokenizer
 from transformer.fast_training import chunked_loss
 from transformer.model import Transformer, load_model
 from transformer.recipes import Techniques, checkpoints, fit
+from transformer.recipes.consistency import (
+    Weights,
+    consistency_loss,
+    r_drop_loss,
+    simcut_loss,
+    two_passes,
+)
 from transformer.recipes.target_vocab import LOW_BIAS, keep_targets, target_loss
+from transformer.recipes.word_dropout import PartlyUnknown
 from transformer.training import label_smoothed_loss
 
 PAIRS = [([4, 5, EOS], [BOS, 8, 9, EOS]), ([6, EOS], [BOS, 8, 10, 8, EOS])]
@@ -64,6 +73,44 @@ def test_if_every_token_is_kept_it_is_the_plain_loss(model) -> None:
     keep_targets(model, everything, 1)
     batch = collate(PAIRS)
     torch.testing.assert_close(target_loss(model, batch, 0.1), chunked_loss(model, batch, 0.1))
+
+
+def test_a_label_of_minus_100_does_not_count(model) -> None:
+    keep_targets(model, PAIRS, 1)
+    batch = collate(PAIRS)
+    ignored = batch.tgt.masked_fill(batch.tgt == PAD, -100)
+    marked = PartlyUnknown(batch.src, ignored, read=batch.decoder_input)
+    torch.testing.assert_close(target_loss(model, marked, 0.1), target_loss(model, batch, 0.1))
+
+
+@pytest.mark.parametrize(("min_count", "kept"), [(1, KEPT), (2, [PAD, EOS, 8])])
+@pytest.mark.parametrize(("loss", "times"), [(simcut_loss(3.0, 0.0), 1), (r_drop_loss(5.0), 2)])
+def test_a_loss_of_two_equal_passes_leaves_them_out_too(
+    model, min_count, kept, loss, times
+) -> None:
+    keep_targets(model.train(), PAIRS, min_count)
+    batch = collate(PAIRS)
+    parameters = list(model.parameters())
+    ours, plain = loss(model, batch, 0.1), times * over(kept, model, batch)
+    torch.testing.assert_close(ours, plain)
+    gradients = [torch.autograd.grad(loss, parameters) for loss in (ours, plain)]
+    for mine, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_the_divergence_is_that_of_the_kept_logits(model) -> None:
+    keep_targets(model.train(), PAIRS, 1)
+    batch = collate(PAIRS)
+    only_divergence = Weights(a=0.0, b=0.0, a_to_b=1.0, b_to_a=0.0)
+    torch.manual_seed(0)
+    found = consistency_loss(only_divergence, 0.5)(model, batch, 0.1)
+    torch.manual_seed(0)
+    real = batch.labels != PAD
+    states = two_passes(model, batch, 0.5)
+    a, b = (model.logits(x[real])[:, KEPT].log_softmax(-1) for x in states)
+    wanted = F.kl_div(b, a, reduction="batchmean", log_target=True)
+    assert found > 1e-3
+    torch.testing.assert_close(found, wanted)
 
 
 def test_after_training_the_other_tokens_are_where_they_were_and_never_likely(tmp_path) -> None:

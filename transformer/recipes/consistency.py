@@ -14,8 +14,9 @@ from torch import Tensor
 from transformer.cpu.linear import fast_linear, refuse_second_derivative
 from transformer.data import UNK, Batch
 from transformer.decoder import padding_mask
-from transformer.fast_training import Loss, chunked_loss
+from transformer.fast_training import Loss
 from transformer.model import Transformer
+from transformer.recipes.target_vocab import kept_outputs, target_loss
 
 CHUNK = 96
 """Tokens whose two rows of logits exist at a time."""
@@ -52,20 +53,23 @@ def r_drop_loss(alpha: float = 5.0) -> Loss:
 
 
 def consistency_loss(weights: Weights, p: float) -> Loss:
-    """Return a loss of two passes, in nats a token; in eval mode it is `chunked_loss`."""
+    """Return a loss of two passes, in nats a token; in eval mode it is `target_loss`.
+
+    Like it, this leaves out the tokens with a low bias, if there are any.
+    """
 
     def loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
         if not model.training:
-            return chunked_loss(model, batch, smoothing)
-        pad_id = model.config.pad_id
-        real = (batch.labels != pad_id) & (batch.labels != -100)
-        a, b = (states[real] for states in two_passes(model, batch, p))
+            return target_loss(model, batch, smoothing)
+        weight, bias, labels, pad_id = kept_outputs(model, batch)
+        real = labels != pad_id
+        a, b = (rearrange(x, "b t d_model -> (b t) d_model") for x in two_passes(model, batch, p))
         return TwoPasses.apply(
-            a,
-            b,
-            model.embedding.weight,
-            model.bias,
-            batch.labels[real],
+            a[real],
+            b[real],
+            weight,
+            bias,
+            labels[real],
             pad_id,
             smoothing,
             weights,

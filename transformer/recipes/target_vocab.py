@@ -11,9 +11,11 @@ section 3, where each part of the data has its own list of target words.
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transformer.data import Batch, Pair
@@ -36,23 +38,41 @@ def keep_targets(model: Transformer, pairs: Iterable[Pair], min_count: int) -> N
         model.bias[rare] = LOW_BIAS
 
 
-def target_loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
-    """Return `chunked_loss` over the tokens that may be written; other labels are left out.
+class Outputs(NamedTuple):
+    """The part of the output layer that may be written, and labels that count within it.
 
-    The bias says which these are: that of the others stays where it is, as it gets no gradient.
+    A label that is left out is padding there, and so is -100.
     """
-    memory = model.encode(batch.src)
-    states = model.decoder_states(batch.decoder_input, memory, batch.src)
+
+    weight: Float[Tensor, "kept d_model"]
+    bias: Float[Tensor, " kept"]
+    labels: Int[Tensor, " t"]
+    pad_id: int
+
+
+def kept_outputs(model: Transformer, batch: Batch) -> Outputs:
+    """Return the output layer without the tokens whose bias is low.
+
+    A low bias stays where it is, as it gets no gradient.
+    """
     pad_id = model.config.pad_id
     kept = model.bias.detach() > LOW_BIAS
     kept[pad_id] = True
     new_ids = kept.cumsum(0) - 1
     new_ids = new_ids.where(kept, new_ids[pad_id])
+    labels = rearrange(batch.labels, "b t -> (b t)")
+    labels = labels.masked_fill(labels == -100, pad_id)
+    return Outputs(
+        model.embedding.weight[kept], model.bias[kept], new_ids[labels], int(new_ids[pad_id])
+    )
+
+
+def target_loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
+    """Return `chunked_loss` over the tokens that may be written; other labels are left out."""
+    memory = model.encode(batch.src)
+    states = model.decoder_states(batch.decoder_input, memory, batch.src)
     return chunked_cross_entropy(
         rearrange(states, "b t d_model -> (b t) d_model"),
-        model.embedding.weight[kept],
-        model.bias[kept],
-        new_ids[rearrange(batch.labels, "b t -> (b t)")],
-        int(new_ids[pad_id]),
+        *kept_outputs(model, batch),
         smoothing,
     )
