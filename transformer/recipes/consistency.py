@@ -172,9 +172,12 @@ def loss_of_two(
     apart = p_a - p_b
     grad_a = weights.a_to_b * p_a * (ratio - kl_a) + weights.b_to_a * apart
     grad_b = -weights.b_to_a * p_b * (ratio + kl_b) - weights.a_to_b * apart
-    for weight, log_p, grad in ((weights.a, log_a, grad_a), (weights.b, log_b, grad_b)):
+    for weight, log_p, p, grad in (
+        (weights.a, log_a, p_a, grad_a),
+        (weights.b, log_b, p_b, grad_b),
+    ):
         if weight:
-            ce, grad_ce = smoothed_cross_entropy(log_p, labels, share, smoothing)
+            ce, grad_ce = smoothed_cross_entropy(log_p, p, labels, share, smoothing)
             loss += weight * ce
             grad.add_(grad_ce, alpha=weight)
     return loss, (grad_a, grad_b)
@@ -182,13 +185,14 @@ def loss_of_two(
 
 def smoothed_cross_entropy(
     log_p: Float[Tensor, "t vocab"],
+    p: Float[Tensor, "t vocab"],
     labels: Int[Tensor, " t"],
     share: Float[Tensor, " vocab"],
     smoothing: float,
 ) -> tuple[Tensor, Float[Tensor, "t vocab"]]:
-    """Return the summed label-smoothed cross-entropy and its gradient in the logits."""
+    """Return the summed label-smoothed cross-entropy of p and its gradient in the logits."""
     rows = torch.arange(len(labels), device=labels.device)
     loss = -(1 - smoothing) * log_p[rows, labels].sum() - (log_p @ share).sum()
-    grad = log_p.exp() - share
+    grad = p - share
     grad[rows, labels] -= 1 - smoothing
     return loss, grad
