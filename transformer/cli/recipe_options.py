@@ -19,6 +19,7 @@ SETTINGS = (
     ("word-dropout", float, "share of the tokens that are read as <unk>; 0.1 is usual"),
     ("lexicon", float, "start source tokens from their translations, to this degree; 0.7 is usual"),
     ("min-count", int, "times that a token must be in the targets to be written; 1 is usual"),
+    ("sampled-softmax", int, "tokens to draw for a step's softmax beside its labels; try 500"),
     ("both-directions", int, "first steps, which learn to translate in both directions"),
     ("average-last", int, "checkpoints whose mean is the model, not a moving average"),
     ("cooldown", float, "last share of the run, in which the learning rate falls to 0"),

@@ -16,7 +16,7 @@ from transformer.data import UNK, Batch
 from transformer.decoder import padding_mask
 from transformer.fast_training import Loss
 from transformer.model import Transformer
-from transformer.recipes.target_vocab import kept_outputs, target_loss
+from transformer.recipes.target_vocab import OutputsOf, kept_outputs, target_loss
 
 CHUNK = 96
 """Tokens whose two rows of logits exist at a time."""
@@ -35,33 +35,33 @@ class Weights(NamedTuple):
     b_to_a: float
 
 
-def simcut_loss(alpha: float = 3.0, p: float = 0.05) -> Loss:
+def simcut_loss(alpha: float = 3.0, p: float = 0.05, outputs: OutputsOf = kept_outputs) -> Loss:
     """Return SimCut's loss: that of a batch, plus `alpha` · KL(the batch ‖ the batch cut).
 
     The cut pass reads zeros instead of the embeddings of a share `p` of the tokens, on both sides;
     <s> and </s> stay. Gradients flow through both passes. Source: Gao et al. 2022, equation 7.
     """
-    return consistency_loss(Weights(1.0, 0.0, alpha, 0.0), p)
+    return consistency_loss(Weights(1.0, 0.0, alpha, 0.0), p, outputs)
 
 
-def r_drop_loss(alpha: float = 5.0) -> Loss:
+def r_drop_loss(alpha: float = 5.0, outputs: OutputsOf = kept_outputs) -> Loss:
     """Return R-Drop's loss: those of two passes, plus `alpha` · the mean of both divergences.
 
     Source: Liang et al. 2021, equation 4.
     """
-    return consistency_loss(Weights(1.0, 1.0, alpha / 2, alpha / 2), 0.0)
+    return consistency_loss(Weights(1.0, 1.0, alpha / 2, alpha / 2), 0.0, outputs)
 
 
-def consistency_loss(weights: Weights, p: float) -> Loss:
+def consistency_loss(weights: Weights, p: float, outputs: OutputsOf = kept_outputs) -> Loss:
     """Return a loss of two passes, in nats a token; in eval mode it is `target_loss`.
 
-    Like it, this leaves out the tokens with a low bias, if there are any.
+    Both are over the tokens that `outputs` keeps, by default all but those with a low bias.
     """
 
     def loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
         if not model.training:
-            return target_loss(model, batch, smoothing)
-        weight, bias, labels, pad_id = kept_outputs(model, batch)
+            return target_loss(model, batch, smoothing, outputs)
+        weight, bias, labels, pad_id = outputs(model, batch)
         real = labels != pad_id
         a, b = (rearrange(x, "b t d_model -> (b t) d_model") for x in two_passes(model, batch, p))
         return TwoPasses.apply(

@@ -10,12 +10,12 @@ section 3, where each part of the data has its own list of target words.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transformer.data import Batch, Pair
@@ -39,9 +39,9 @@ def keep_targets(model: Transformer, pairs: Iterable[Pair], min_count: int) -> N
 
 
 class Outputs(NamedTuple):
-    """The part of the output layer that may be written, and labels that count within it.
+    """A part of the output layer, and the labels of a batch as rows of that part.
 
-    A label that is left out is padding there, and so is -100.
+    A label that is not in it is padding there, and so is -100.
     """
 
     weight: Float[Tensor, "kept d_model"]
@@ -49,30 +49,51 @@ class Outputs(NamedTuple):
     labels: Int[Tensor, " t"]
     pad_id: int
 
+    @staticmethod
+    def of(
+        model: Transformer,
+        batch: Batch,
+        kept: Bool[Tensor, " vocab"],
+        added: Float[Tensor, " vocab"] | None = None,
+    ) -> "Outputs":
+        """Return the part with the tokens that are `kept`; `added` is added to the bias."""
+        pad_id = model.config.pad_id
+        kept = kept.index_fill(0, batch.labels.new_tensor([pad_id]), True)
+        new_ids = kept.cumsum(0) - 1
+        new_ids = new_ids.where(kept, new_ids[pad_id])
+        labels = rearrange(batch.labels, "b t -> (b t)")
+        labels = labels.masked_fill(labels == -100, pad_id)
+        bias = model.bias if added is None else model.bias + added
+        return Outputs(
+            model.embedding.weight[kept], bias[kept], new_ids[labels], int(new_ids[pad_id])
+        )
 
-def kept_outputs(model: Transformer, batch: Batch) -> Outputs:
-    """Return the output layer without the tokens whose bias is low.
+
+OutputsOf = Callable[[Transformer, Batch], Outputs]
+"""What chooses the part of the output layer for a batch."""
+
+
+def may_be_written(model: Transformer) -> Bool[Tensor, " vocab"]:
+    """Return which tokens have no low bias.
 
     A low bias stays where it is, as it gets no gradient.
     """
-    pad_id = model.config.pad_id
-    kept = model.bias.detach() > LOW_BIAS
-    kept[pad_id] = True
-    new_ids = kept.cumsum(0) - 1
-    new_ids = new_ids.where(kept, new_ids[pad_id])
-    labels = rearrange(batch.labels, "b t -> (b t)")
-    labels = labels.masked_fill(labels == -100, pad_id)
-    return Outputs(
-        model.embedding.weight[kept], model.bias[kept], new_ids[labels], int(new_ids[pad_id])
-    )
+    return model.bias.detach() > LOW_BIAS
 
 
-def target_loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
-    """Return `chunked_loss` over the tokens that may be written; other labels are left out."""
+def kept_outputs(model: Transformer, batch: Batch) -> Outputs:
+    """Return the output layer without the tokens whose bias is low."""
+    return Outputs.of(model, batch, may_be_written(model))
+
+
+def target_loss(
+    model: Transformer, batch: Batch, smoothing: float, outputs: OutputsOf = kept_outputs
+) -> Tensor:
+    """Return `chunked_loss` over the tokens that `outputs` keeps; other labels are left out."""
     memory = model.encode(batch.src)
     states = model.decoder_states(batch.decoder_input, memory, batch.src)
     return chunked_cross_entropy(
         rearrange(states, "b t d_model -> (b t) d_model"),
-        *kept_outputs(model, batch),
+        *outputs(model, batch),
         smoothing,
     )

@@ -17,7 +17,8 @@ from transformer.recipes.consistency import r_drop_loss, simcut_loss
 from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.lexicon import start_from_lexicon
 from transformer.recipes.muon import Muon
-from transformer.recipes.target_vocab import keep_targets, target_loss
+from transformer.recipes.sampled_softmax import sampled_outputs
+from transformer.recipes.target_vocab import OutputsOf, keep_targets, kept_outputs, target_loss
 from transformer.recipes.word_dropout import with_word_dropout
 from transformer.training import Trainer
 
@@ -37,6 +38,8 @@ class Techniques:
       counted before the first step. Source: Brown et al. 1993, for the counting.
     - `min_count`: how often a token must be in the training targets to be kept in the output layer.
       Source: Jean et al. 2015, for output layers of fewer words (1 keeps all that are there).
+    - `sampled_softmax`: the tokens that a step draws for its softmax, beside those that are labels
+      in its batch. Source: Jean et al. 2015.
     - `both_directions`: the first steps, which learn to translate in both directions. Source: Ding
       et al. 2021 (they use a third of all steps).
     - `average_last`: the checkpoints whose mean is the model, instead of a moving average. Source:
@@ -57,6 +60,7 @@ class Techniques:
     word_dropout: float = 0.0
     lexicon: float = 0.0
     min_count: int = 0
+    sampled_softmax: int = 0
     both_directions: int = 0
     average_last: int = 0
     cooldown: float = 0.0
@@ -87,11 +91,15 @@ class Techniques:
 
     def loss(self) -> Loss:
         """Return the loss to train with; in eval mode it is the plain one, or `target_loss`."""
-        loss = target_loss if self.min_count else chunked_loss
+        outputs: OutputsOf = kept_outputs
+        loss: Loss = target_loss if self.min_count else chunked_loss
+        if self.sampled_softmax:
+            outputs = partial(sampled_outputs, n_sampled=self.sampled_softmax)
+            loss = partial(target_loss, outputs=outputs)
         if self.simcut:
-            loss = simcut_loss(self.simcut, self.simcut_p)
+            loss = simcut_loss(self.simcut, self.simcut_p, outputs)
         if self.r_drop:
-            loss = r_drop_loss(self.r_drop)
+            loss = r_drop_loss(self.r_drop, outputs)
         return with_word_dropout(loss, self.word_dropout) if self.word_dropout else loss
 
     def trainer(self) -> Callable[..., Trainer]:
