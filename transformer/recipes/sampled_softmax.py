@@ -30,6 +30,7 @@ def sampled_outputs(model: Transformer, batch: Batch, n_sampled: int) -> Outputs
     labels = rearrange(batch.labels, "b t -> (b t)")
     wanted = torch.zeros_like(kept)
     wanted[labels[labels != -100]] = True
+    wanted[model.config.pad_id] = True
     others = (kept & ~wanted).nonzero().flatten()
     if not model.training or len(others) <= n_sampled:
         return kept_outputs(model, batch)
