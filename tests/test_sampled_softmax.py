@@ -122,7 +122,7 @@ def test_a_label_of_minus_100_does_not_count(model, batch) -> None:
 def test_both_passes_of_r_drop_have_the_same_draw(model, batch) -> None:
     sampled = partial(sampled_outputs, n_sampled=9)
     torch.manual_seed(1)
-    both = r_drop_loss(5.0, sampled)(model, batch, 0.1)
+    both = r_drop_loss(5.0, outputs=sampled)(model, batch, 0.1)
     torch.manual_seed(1)
     torch.testing.assert_close(both, 2 * target_loss(model, batch, 0.1, sampled))
 

@@ -18,7 +18,7 @@ from transformer.recipes.averaging import CheckpointMean
 from transformer.recipes.consistency import (
     Weights,
     consistency_loss,
-    embed_twice,
+    embed_and_cut,
     loss_of_two,
     r_drop_loss,
     simcut_loss,
@@ -28,7 +28,7 @@ from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.presets import Preset
 from transformer.recipes.streams import BPEDropout, Stream, reverse, stream_of
 from transformer.recipes.techniques import Techniques
-from transformer.recipes.word_dropout import partly_unknown, with_word_dropout
+from transformer.recipes.word_dropout import drop_words, partly_unknown, with_word_dropout
 from transformer.training import (
     Trainer,
     TrainingConfig,
@@ -185,7 +185,7 @@ def test_gradients_of_the_whole_model_are_those_of_the_plain_formula(batch, monk
     found_grads = gradients(model, found)
     torch.manual_seed(7)
     real = batch.labels != PAD
-    a, b = (model.logits(states[real]) for states in two_passes(model, batch, 0.3))
+    a, b = (model.logits(states[real]) for states in two_passes(model, (batch, batch), 0.3))
     wanted = plain_loss_of_two(a, b, batch.labels[real], 0.1, weights) / int(real.sum())
     torch.testing.assert_close(found, wanted)
     for grad, want in zip(found_grads, gradients(model, wanted), strict=True):
@@ -204,7 +204,7 @@ def test_a_consistency_loss_works_in_bfloat16(batch) -> None:
 def test_cut_tokens_are_read_as_zeros_at_their_place(batch) -> None:
     model = small_model(dropout=0.0)
     torch.manual_seed(0)
-    first, second = embed_twice(model, batch.src, 0.5).chunk(2)
+    first, second = embed_and_cut(model, batch.src.repeat(2, 1), 0.5).chunk(2)
     assert first.equal(model.embed(batch.src))
     nothing = model.positions(torch.zeros_like(first))
     cut = (second == nothing).all(-1)
@@ -216,7 +216,7 @@ def test_cut_tokens_are_read_as_zeros_at_their_place(batch) -> None:
 def test_about_the_share_that_is_asked_is_cut() -> None:
     model = small_model(dropout=0.0)
     ids = torch.full((200, 10), 5)
-    first, second = embed_twice(model, ids, 0.05).chunk(2)
+    first, second = embed_and_cut(model, ids.repeat(2, 1), 0.05).chunk(2)
     share = (first != second).any(-1).float().mean()
     assert 0.03 < share < 0.07
 
@@ -245,14 +245,32 @@ def test_unknown_tokens_are_read_and_the_labels_stay(batch) -> None:
     assert_same(model, found, label_smoothed_loss(logits, batch.labels, PAD, 0.1))
 
 
-def test_words_are_dropped_in_training_only_and_from_every_loss(batch) -> None:
-    technique = Techniques(word_dropout=0.5, simcut=1.0)
+@pytest.mark.parametrize(
+    "technique",
+    [Techniques(word_dropout=0.5), Techniques(word_dropout=0.5, simcut=1.0)],
+)
+def test_words_are_dropped_in_training_only_and_from_every_loss(batch, technique) -> None:
     model = small_model(dropout=0.0).eval()
     assert technique.loss()(model, batch, 0.1) == chunked_loss(model, batch, 0.1)
     torch.manual_seed(0)
     found = technique.loss()(model.train(), batch, 0.1)
     torch.manual_seed(0)
-    assert found != simcut_loss(1.0)(model, batch, 0.1)
+    without = replace(technique, word_dropout=0.0)
+    assert found != without.loss()(model, batch, 0.1)
+
+
+def test_the_two_passes_of_a_consistency_loss_drop_other_words(batch) -> None:
+    model = small_model(dropout=0.0).train()
+    torch.manual_seed(0)
+    found = Techniques(word_dropout=0.5, r_drop=4.0).loss()(model, batch, 0.1)
+    torch.manual_seed(0)
+    first, second = (drop_words(batch, 0.5) for _ in range(2))
+    assert not first.src.equal(second.src)
+    real = batch.labels != PAD
+    a, b = (model(read.src, read.decoder_input)[real] for read in (first, second))
+    weights = Weights(1.0, 1.0, 2.0, 2.0)
+    wanted = plain_loss_of_two(a, b, batch.labels[real], 0.1, weights) / real.sum()
+    assert_same(model, found, wanted)
 
 
 # --- averaging ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ cuts some tokens out of it. In both, a batch takes twice the work, and little da
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from transformer.decoder import padding_mask
 from transformer.fast_training import Loss
 from transformer.model import Transformer
 from transformer.recipes.target_vocab import OutputsOf, kept_outputs, target_loss
+from transformer.recipes.word_dropout import drop_words
 
 CHUNK = 96
 """Tokens whose two rows of logits exist at a time."""
@@ -35,35 +36,50 @@ class Weights(NamedTuple):
     b_to_a: float
 
 
-def simcut_loss(alpha: float = 3.0, p: float = 0.05, outputs: OutputsOf = kept_outputs) -> Loss:
+def simcut_loss(
+    alpha: float = 3.0,
+    p: float = 0.05,
+    word_dropout: float = 0.0,
+    outputs: OutputsOf = kept_outputs,
+) -> Loss:
     """Return SimCut's loss: that of a batch, plus `alpha` · KL(the batch ‖ the batch cut).
 
     The cut pass reads zeros instead of the embeddings of a share `p` of the tokens, on both sides;
     <s> and </s> stay. Gradients flow through both passes. Source: Gao et al. 2022, equation 7.
     """
-    return consistency_loss(Weights(1.0, 0.0, alpha, 0.0), p, outputs)
+    return consistency_loss(Weights(1.0, 0.0, alpha, 0.0), p, word_dropout, outputs)
 
 
-def r_drop_loss(alpha: float = 5.0, outputs: OutputsOf = kept_outputs) -> Loss:
+def r_drop_loss(
+    alpha: float = 5.0, word_dropout: float = 0.0, outputs: OutputsOf = kept_outputs
+) -> Loss:
     """Return R-Drop's loss: those of two passes, plus `alpha` · the mean of both divergences.
 
     Source: Liang et al. 2021, equation 4.
     """
-    return consistency_loss(Weights(1.0, 1.0, alpha / 2, alpha / 2), 0.0, outputs)
+    return consistency_loss(Weights(1.0, 1.0, alpha / 2, alpha / 2), 0.0, word_dropout, outputs)
 
 
-def consistency_loss(weights: Weights, p: float, outputs: OutputsOf = kept_outputs) -> Loss:
+def consistency_loss(
+    weights: Weights,
+    p: float,
+    word_dropout: float = 0.0,
+    outputs: OutputsOf = kept_outputs,
+) -> Loss:
     """Return a loss of two passes, in nats a token; in eval mode it is `target_loss`.
 
-    Both are over the tokens that `outputs` keeps, by default all but those with a low bias.
+    In each pass, a share `word_dropout` of the tokens is unknown, other ones in the second than in
+    the first. The loss is over the tokens that `outputs` keeps, by default all but those with a low
+    bias.
     """
 
     def loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
         if not model.training:
             return target_loss(model, batch, smoothing, outputs)
+        read = (drop_words(batch, word_dropout), drop_words(batch, word_dropout))
         weight, bias, labels, pad_id = outputs(model, batch)
         real = labels != pad_id
-        a, b = (rearrange(x, "b t d_model -> (b t) d_model") for x in two_passes(model, batch, p))
+        a, b = (rearrange(x, "b t d_model -> (b t) d_model") for x in two_passes(model, read, p))
         return TwoPasses.apply(
             a[real],
             b[real],
@@ -79,30 +95,29 @@ def consistency_loss(weights: Weights, p: float, outputs: OutputsOf = kept_outpu
 
 
 def two_passes(
-    model: Transformer, batch: Batch, p: float
+    model: Transformer, read: tuple[Batch, Batch], p: float
 ) -> tuple[Float[Tensor, "b t d_model"], Float[Tensor, "b t d_model"]]:
-    """Return the decoder's output of a batch and of the same batch with a share `p` cut out."""
-    src = repeat(batch.src, "b k -> (two b) k", two=2)
-    tgt = repeat(batch.decoder_input, "b t -> (two b) t", two=2)
+    """Return the decoder's output of two batches of one shape, a share `p` of the second cut."""
+    src = torch.cat([batch.src for batch in read])
+    tgt = torch.cat([batch.decoder_input for batch in read])
     src_mask = padding_mask(src, model.config.pad_id)
-    memory = model.encoder(embed_twice(model, batch.src, p), src_mask)
-    inputs = embed_twice(model, batch.decoder_input, p)
-    states = model.decoder(inputs, memory, model.target_mask(tgt), src_mask)
+    memory = model.encoder(embed_and_cut(model, src, p), src_mask)
+    states = model.decoder(embed_and_cut(model, tgt, p), memory, model.target_mask(tgt), src_mask)
     first, second = rearrange(states, "(two b) t d_model -> two b t d_model", two=2)
     return first, second
 
 
-def embed_twice(
-    model: Transformer, ids: Int[Tensor, "b t"], p: float
+def embed_and_cut(
+    model: Transformer, ids: Int[Tensor, "2*b t"], p: float
 ) -> Float[Tensor, "2*b t d_model"]:
-    """Return what `model.embed` returns of the ids and, below, of the ids with some cut out.
+    """Return what `model.embed` returns of the ids, but in their second half a share `p` is cut.
 
     Only the embedding is cut; the position stays.
     """
-    x = model.embedding(ids)
-    kept = (torch.rand(ids.shape, device=ids.device) >= p) | (ids < UNK)  # <s>, </s>, padding
-    both = torch.cat([x, x * rearrange(kept, "b t -> b t 1")])
-    return model.dropout(model.positions(both))
+    second = ids[len(ids) // 2 :]
+    kept = (torch.rand(second.shape, device=ids.device) >= p) | (second < UNK)  # <s>, </s>, padding
+    kept = torch.cat([torch.ones_like(kept), kept])
+    return model.dropout(model.positions(model.embedding(ids) * rearrange(kept, "b t -> b t 1")))
 
 
 # --- the loss of two rows of logits, in chunks, as in chapter 15 ----------------------------------

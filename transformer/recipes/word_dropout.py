@@ -32,19 +32,24 @@ class PartlyUnknown(Batch):
 
 
 def with_word_dropout(loss: Loss, p: float) -> Loss:
-    """Return a loss that makes a share `p` of the tokens unknown, except in eval mode.
-
-    The labels stay as they are.
-    """
+    """Return a loss that makes a share `p` of the tokens unknown, except in eval mode."""
 
     def of_partly_unknown(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
-        if not model.training:
-            return loss(model, batch, smoothing)
-        read = partly_unknown(batch.decoder_input, p)
-        batch = PartlyUnknown(partly_unknown(batch.src, p), batch.tgt, read)
+        batch = drop_words(batch, p) if model.training else batch
         return loss(model, batch, smoothing)
 
     return of_partly_unknown
+
+
+def drop_words(batch: Batch, p: float) -> Batch:
+    """Return the batch with a share `p` of what is read, on both sides, replaced by <unk>.
+
+    The labels stay as they are.
+    """
+    if not p:
+        return batch
+    read = partly_unknown(batch.decoder_input, p)
+    return PartlyUnknown(partly_unknown(batch.src, p), batch.tgt, read)
 
 
 def partly_unknown(ids: Int[Tensor, "b t"], p: float) -> Int[Tensor, "b t"]:
