@@ -1,7 +1,7 @@
 """The batches of a run: both directions first if wanted, and subwords that are split anew."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 
@@ -72,19 +72,15 @@ class Stream:
 def stream_of(pairs: Sequence[Pair], preset: Preset, tokenizer: Tokenizer, max_len: int) -> Stream:
     """Return the batches of a run with a preset; a row has at most `max_len` tokens.
 
-    Raises ValueError for a technique that cannot be had: BPE-dropout in several processes, which
-    would draw different batches, and both directions of pairs that are mapped into memory.
+    Raises ValueError for both directions of pairs that are mapped into memory.
     """
     techniques = preset.techniques
-    ranks = current()
-    if techniques.bpe_dropout and ranks.world > 1:
-        raise ValueError("BPE-dropout runs in one process: start it without torchrun")
     if techniques.both_directions and isinstance(pairs, TokenisedPairs):
         raise ValueError("both directions are for training files that fit into memory")
     split = None
     if techniques.bpe_dropout:
         split = BPEDropout(tokenizer, techniques.bpe_dropout, max_len)
-    return Stream(pairs, preset.training, techniques.both_directions, split, ranks)
+    return Stream(pairs, preset.training, techniques.both_directions, split)
 
 
 # --- both directions ------------------------------------------------------------------------------
@@ -110,7 +106,8 @@ class BPEDropout:
     So a model sees a word in many spellings. A row that has an unknown character, or would have
     more than `max_len` tokens, stays as it is. The draws are those of the package tokenizers, which
     takes no seed: a run with BPE-dropout cannot be repeated to the bit. The batch has as many
-    tokens more as the splits make. Source: Provilkov et al. 2020.
+    tokens more as the splits make. One of several processes splits its own rows, whose share in the
+    step stays what it was. Source: Provilkov et al. 2020.
     """
 
     def __init__(self, tokenizer: Tokenizer, p: float, max_len: int):
@@ -123,7 +120,7 @@ class BPEDropout:
         """Return the batch with other splits of the same sentences."""
         sources = self.split(batch.src.tolist(), [])
         targets = self.split(batch.tgt.tolist(), [BOS])
-        return Batch(pad(sources), pad(targets))
+        return replace(batch, src=pad(sources), tgt=pad(targets))
 
     def split(self, rows: list[list[int]], start: list[int]) -> list[list[int]]:
         """Return the rows with other splits; each begins with `start` and ends with </s>."""
