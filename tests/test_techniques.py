@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformer.checks.fixtures import small_model
 from transformer.corpora.tokenised import TokenisedPairs
 from transformer.data import BOS, EOS, PAD, UNK, collate, encode_pairs, train_tokenizer
+from transformer.distributed import shard
 from transformer.fast_training import chunked_loss, in_bfloat16, optimize_for_cpu
 from transformer.model import Transformer
 from transformer.ranks import Ranks
@@ -401,11 +402,28 @@ def test_batches_are_those_of_chapter_11_when_nothing_is_asked(tokenizer) -> Non
     assert len(take(dropped, 2)) == 2
 
 
-def test_bpe_dropout_is_refused_in_several_processes(tokenizer, monkeypatch) -> None:
-    monkeypatch.setattr("transformer.recipes.streams.current", lambda: Ranks(0, 2))
-    preset = Preset(60, TrainingConfig(), {}, 1.0, Techniques(bpe_dropout=0.1))
-    with pytest.raises(ValueError, match="BPE-dropout runs in one process"):
-        stream_of(PAIRS, preset, tokenizer, 64)
+def test_one_of_several_processes_splits_its_own_rows(tokenizer, sentences) -> None:
+    split = BPEDropout(tokenizer, 0.5, 64)
+    for rank in (0, 1):
+        mine = shard(sentences, rank, 2)
+        found = split(mine)
+        rows = [[i for i in row if i != PAD] for row in found.src.tolist()]
+        assert [tokenizer.decode(row) for row in rows] == [TEXTS[rank]]
+        assert (found.share, found.n_tokens) == (mine.share, mine.n_tokens)
+
+
+def test_bpe_dropout_works_in_several_processes(tokenizer) -> None:
+    pairs = encode_pairs(tokenizer, list(zip(TEXTS[:2], TEXTS[2:])))
+    split = BPEDropout(tokenizer, 0.3, 64)
+    parts = [
+        Stream(pairs, TrainingConfig(), split=split, ranks=Ranks(rank, 2)).steps()
+        for rank in (0, 1)
+    ]
+    for _ in range(3):
+        (first,), (second,) = (next(part) for part in parts)
+        assert first.share + second.share == 1
+        texts = [tokenizer.decode_batch(each.src.tolist())[0] for each in (first, second)]
+        assert sorted(texts) == sorted(TEXTS[:2])
 
 
 class NothingMapped(TokenisedPairs):
