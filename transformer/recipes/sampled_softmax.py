@@ -1,12 +1,12 @@
 """A softmax over the labels of a step and some other tokens, drawn at random.
 
-Almost all tokens of a vocabulary are wrong at every place of a batch, and all of them cost the same
-in the softmax's sum. So the sum is estimated: the tokens that are labels somewhere in the batch are
-in it, and of the n others a sample of k, each counted n / k times. Most of the probability is with
-the labels, since they are the frequent words, so the estimate is close.
+A softmax sums over the whole vocabulary, though few tokens are likely anywhere in a batch. Here the
+sum is estimated. The tokens that are labels somewhere in the batch are always in it, and of the n
+others a sample of k, each of which counts n / k times. The labels are the frequent words and have
+most of the probability, so the estimate is close.
 
 Source: Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine Translation",
-section 3.1, for estimating the sum from labels and a sample.
+section 3.1, which estimates the sum from labels and a sample.
 """
 
 import math
