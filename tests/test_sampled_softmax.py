@@ -11,11 +11,18 @@ from torch import Tensor
 
 from transformer.checks.fixtures import small_model
 from transformer.data import BOS, EOS, PAD, Batch, collate
+from transformer.fast_training import chunked_cross_entropy
 from transformer.model import Transformer
 from transformer.recipes import Techniques, checkpoints, fit
 from transformer.recipes.consistency import r_drop_loss
-from transformer.recipes.sampled_softmax import sampled_outputs
-from transformer.recipes.target_vocab import Outputs, keep_targets, kept_outputs, target_loss
+from transformer.recipes.sampled_softmax import sampled_loss, sampled_outputs
+from transformer.recipes.target_vocab import (
+    Outputs,
+    keep_targets,
+    kept_outputs,
+    states_of,
+    target_loss,
+)
 from transformer.recipes.word_dropout import PartlyUnknown
 
 PAIRS = [([4, 5, EOS], [BOS, 8, 9, EOS]), ([6, EOS], [BOS, 8, 10, 8, EOS])]
@@ -83,8 +90,7 @@ def test_its_gradient_is_nearly_that_of_the_whole_softmax_on_average(model, batc
         return torch.autograd.grad(loss, model.embedding.weight)[0]
 
     wanted = gradient(target_loss(model, batch, 0.0))
-    sampled = partial(sampled_outputs, n_sampled=20)
-    draws = [gradient(target_loss(model, batch, 0.0, sampled)) for _ in range(200)]
+    draws = [gradient(sampled_loss(model, batch, 0.0, 20)) for _ in range(200)]
     off = torch.stack([(draw - wanted).norm() for draw in draws]).mean()
     assert off > 0.05 * wanted.norm(), "a draw is an estimate"
     assert (torch.stack(draws).mean(0) - wanted).norm() < 0.2 * off
@@ -92,14 +98,13 @@ def test_its_gradient_is_nearly_that_of_the_whole_softmax_on_average(model, batc
 
 @pytest.mark.parametrize("n_sampled", [SIZE - len(LABELS), 1000])
 def test_if_all_others_are_drawn_it_is_the_whole_softmax(model, batch, n_sampled) -> None:
-    sampled = partial(sampled_outputs, n_sampled=n_sampled)
-    assert target_loss(model, batch, 0.1, sampled) == target_loss(model, batch, 0.1)
+    found = sampled_loss(model, batch, 0.1, n_sampled)
+    torch.testing.assert_close(found, target_loss(model, batch, 0.1))
 
 
 def test_in_eval_mode_it_is_the_whole_softmax(model, batch) -> None:
-    sampled = partial(sampled_outputs, n_sampled=3)
     model.eval()
-    assert target_loss(model, batch, 0.1, sampled) == target_loss(model, batch, 0.1)
+    assert sampled_loss(model, batch, 0.1, 3) == target_loss(model, batch, 0.1)
 
 
 def test_tokens_that_are_not_to_be_written_are_not_drawn(model, batch) -> None:
@@ -115,8 +120,20 @@ def test_a_label_of_minus_100_does_not_count(model, batch) -> None:
     losses = []
     for each in (marked, batch):
         torch.manual_seed(1)
-        losses.append(target_loss(model, each, 0.1, partial(sampled_outputs, n_sampled=9)))
+        losses.append(sampled_loss(model, each, 0.1, 9))
     torch.testing.assert_close(*losses)
+
+
+def test_label_smoothing_is_over_all_tokens(model, batch) -> None:
+    """The loss is linear in the smoothing, so its slope is the mean label less the mean logit."""
+    losses = []
+    for smoothing in (0.0, 1.0):
+        torch.manual_seed(1)
+        losses.append(sampled_loss(model, batch, smoothing, 9))
+    real = batch.labels != PAD
+    logits = model(batch.src, batch.decoder_input)[real]
+    of_labels = logits.gather(-1, batch.labels[real][:, None]).mean()
+    torch.testing.assert_close(losses[1] - losses[0], of_labels - logits[:, PAD + 1 :].mean())
 
 
 def test_both_passes_of_r_drop_have_the_same_draw(model, batch) -> None:
@@ -124,7 +141,9 @@ def test_both_passes_of_r_drop_have_the_same_draw(model, batch) -> None:
     torch.manual_seed(1)
     both = r_drop_loss(5.0, outputs=sampled)(model, batch, 0.1)
     torch.manual_seed(1)
-    torch.testing.assert_close(both, 2 * target_loss(model, batch, 0.1, sampled))
+    torch.manual_seed(1)
+    once = chunked_cross_entropy(states_of(model, batch), *sampled(model, batch), 0.1)
+    torch.testing.assert_close(both, 2 * once)
 
 
 def test_a_model_trained_with_it_learns_the_whole_softmax(tmp_path) -> None:

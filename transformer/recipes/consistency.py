@@ -75,7 +75,7 @@ def consistency_loss(
 
     def loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
         if not model.training:
-            return target_loss(model, batch, smoothing, outputs)
+            return target_loss(model, batch, smoothing)
         read = (drop_words(batch, word_dropout), drop_words(batch, word_dropout))
         weight, bias, labels, pad_id = outputs(model, batch)
         real = labels != pad_id

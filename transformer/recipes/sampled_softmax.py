@@ -13,18 +13,50 @@ import math
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
 
 from transformer.data import Batch
+from transformer.fast_training import chunked_cross_entropy
 from transformer.model import Transformer
-from transformer.recipes.target_vocab import Outputs, kept_outputs, may_be_written
+from transformer.recipes.target_vocab import (
+    Outputs,
+    kept_outputs,
+    may_be_written,
+    states_of,
+    target_loss,
+)
+
+
+def sampled_loss(model: Transformer, batch: Batch, smoothing: float, n_sampled: int) -> Tensor:
+    """Return `target_loss` with a sampled softmax; in eval mode it is `target_loss`.
+
+    Label smoothing is over all tokens that may be written: it needs the mean of their logits only,
+    which is the logit of their mean row.
+    """
+    if not model.training:
+        return target_loss(model, batch, smoothing)
+    x = states_of(model, batch)
+    part = sampled_outputs(model, batch, n_sampled)
+    whole = kept_outputs(model, batch)
+    loss = chunked_cross_entropy(x, *part, smoothing)
+    mean_x = x[part.labels != part.pad_id].mean(0)
+    return loss + smoothing * (mean_logit(mean_x, part) - mean_logit(mean_x, whole))
+
+
+def mean_logit(x: Float[Tensor, " d_model"], outputs: Outputs) -> Float[Tensor, ""]:
+    """Return the mean of the logits of `x` over a part of the output layer, without padding."""
+    others = torch.ones_like(outputs.bias)
+    others[outputs.pad_id] = 0.0
+    share = others / others.sum()
+    return x @ (share @ outputs.weight) + share @ outputs.bias
 
 
 def sampled_outputs(model: Transformer, batch: Batch, n_sampled: int) -> Outputs:
     """Return the part of the output layer for the labels of a batch and `n_sampled` other tokens.
 
     The sampled ones have the logarithm of what each counts in their bias. In eval mode, and if
-    fewer tokens are left than are to be drawn, all are there. Label smoothing is spread over the
-    tokens that are there, which gives the labels more of it than the rest.
+    fewer tokens are left than are to be drawn, all are there.
     """
     kept = may_be_written(model)
     labels = rearrange(batch.labels, "b t -> (b t)")

@@ -86,14 +86,13 @@ def kept_outputs(model: Transformer, batch: Batch) -> Outputs:
     return Outputs.of(model, batch, may_be_written(model))
 
 
-def target_loss(
-    model: Transformer, batch: Batch, smoothing: float, outputs: OutputsOf = kept_outputs
-) -> Tensor:
-    """Return `chunked_loss` over the tokens that `outputs` keeps; other labels are left out."""
+def target_loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
+    """Return `chunked_loss` over the tokens that may be written; other labels are left out."""
+    return chunked_cross_entropy(states_of(model, batch), *kept_outputs(model, batch), smoothing)
+
+
+def states_of(model: Transformer, batch: Batch) -> Float[Tensor, "t d_model"]:
+    """Return the decoder's output for all the labels of a batch, row after row."""
     memory = model.encode(batch.src)
     states = model.decoder_states(batch.decoder_input, memory, batch.src)
-    return chunked_cross_entropy(
-        rearrange(states, "b t d_model -> (b t) d_model"),
-        *outputs(model, batch),
-        smoothing,
-    )
+    return rearrange(states, "b t d_model -> (b t) d_model")

@@ -17,7 +17,7 @@ from transformer.recipes.consistency import r_drop_loss, simcut_loss
 from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.lexicon import start_from_lexicon
 from transformer.recipes.muon import Muon
-from transformer.recipes.sampled_softmax import sampled_outputs
+from transformer.recipes.sampled_softmax import sampled_loss, sampled_outputs
 from transformer.recipes.target_vocab import OutputsOf, keep_targets, kept_outputs, target_loss
 from transformer.recipes.word_dropout import with_word_dropout
 from transformer.training import Trainer
@@ -95,7 +95,7 @@ class Techniques:
         loss: Loss = target_loss if self.min_count else chunked_loss
         if self.sampled_softmax:
             outputs = partial(sampled_outputs, n_sampled=self.sampled_softmax)
-            loss = partial(target_loss, outputs=outputs)
+            loss = partial(sampled_loss, n_sampled=self.sampled_softmax)
         if self.simcut:
             return simcut_loss(self.simcut, self.simcut_p, self.word_dropout, outputs)
         if self.r_drop:
