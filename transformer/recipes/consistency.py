@@ -108,8 +108,8 @@ def two_passes(
 
 
 def embed_and_cut(
-    model: Transformer, ids: Int[Tensor, "2*b t"], p: float
-) -> Float[Tensor, "2*b t d_model"]:
+    model: Transformer, ids: Int[Tensor, "b t"], p: float
+) -> Float[Tensor, "b t d_model"]:
     """Return what `model.embed` returns of the ids, but in their second half a share `p` is cut.
 
     Only the embedding is cut; the position stays.

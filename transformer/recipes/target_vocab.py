@@ -44,8 +44,8 @@ class Outputs(NamedTuple):
     A label that is not in it is padding there, and so is -100.
     """
 
-    weight: Float[Tensor, "kept d_model"]
-    bias: Float[Tensor, " kept"]
+    weight: Float[Tensor, "vocab d_model"]
+    bias: Float[Tensor, " vocab"]
     labels: Int[Tensor, " t"]
     pad_id: int
 
