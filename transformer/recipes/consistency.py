@@ -69,8 +69,8 @@ def consistency_loss(
     """Return a loss of two passes, in nats a token; in eval mode it is `target_loss`.
 
     In each pass, a share `word_dropout` of the tokens is unknown, other ones in the second than in
-    the first. The loss is over the tokens that `outputs` keeps, by default all but those with a low
-    bias.
+    the first. The loss and its label smoothing are over the tokens that `outputs` keeps, by default
+    all but those with a low bias.
     """
 
     def loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
