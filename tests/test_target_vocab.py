@@ -41,6 +41,14 @@ def over(kept: list[int], model: Transformer, batch: Batch) -> Tensor:
     return label_smoothed_loss(logits, labels, pad_id=0, smoothing=0.1)
 
 
+def assert_same(model: Transformer, ours: Tensor, plain: Tensor) -> None:
+    """Assert that two losses and their gradients are equal."""
+    torch.testing.assert_close(ours, plain)
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in (ours, plain)]
+    for mine, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_tokens_that_no_target_has_get_a_low_bias(model) -> None:
     before = model.bias.detach().clone()
     keep_targets(model, PAIRS, 1)
@@ -53,12 +61,7 @@ def test_tokens_that_no_target_has_get_a_low_bias(model) -> None:
 def test_the_loss_is_that_of_the_kept_logits_with_its_gradients(model, min_count, kept) -> None:
     keep_targets(model, PAIRS, min_count)
     batch = collate(PAIRS)
-    parameters = list(model.parameters())
-    ours, plain = target_loss(model, batch, 0.1), over(kept, model, batch)
-    torch.testing.assert_close(ours, plain)
-    gradients = [torch.autograd.grad(loss, parameters) for loss in (ours, plain)]
-    for mine, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
+    assert_same(model, target_loss(model, batch, 0.1), over(kept, model, batch))
 
 
 def test_in_eval_mode_it_is_the_same_number(model) -> None:
@@ -90,12 +93,7 @@ def test_a_loss_of_two_equal_passes_leaves_them_out_too(
 ) -> None:
     keep_targets(model.train(), PAIRS, min_count)
     batch = collate(PAIRS)
-    parameters = list(model.parameters())
-    ours, plain = loss(model, batch, 0.1), times * over(kept, model, batch)
-    torch.testing.assert_close(ours, plain)
-    gradients = [torch.autograd.grad(loss, parameters) for loss in (ours, plain)]
-    for mine, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)
+    assert_same(model, loss(model, batch, 0.1), times * over(kept, model, batch))
 
 
 def test_the_divergence_is_that_of_the_kept_logits(model) -> None:

@@ -38,18 +38,25 @@ def sampled_loss(model: Transformer, batch: Batch, smoothing: float, n_sampled: 
         return target_loss(model, batch, smoothing)
     x = states_of(model, batch)
     part = sampled_outputs(model, batch, n_sampled)
-    whole = kept_outputs(model, batch)
     loss = chunked_cross_entropy(x, *part, smoothing)
     mean_x = x[part.labels != part.pad_id].mean(0)
-    return loss + smoothing * (mean_logit(mean_x, part) - mean_logit(mean_x, whole))
+    of_part = mean_logit(mean_x, part.weight, part.bias, torch.ones_like(part.bias), part.pad_id)
+    kept = may_be_written(model).to(mean_x.dtype)
+    of_all = mean_logit(mean_x, model.embedding.weight, model.bias, kept, model.config.pad_id)
+    return loss + smoothing * (of_part - of_all)
 
 
-def mean_logit(x: Float[Tensor, " d_model"], outputs: Outputs) -> Float[Tensor, ""]:
-    """Return the mean of the logits of `x` over a part of the output layer, without padding."""
-    others = torch.ones_like(outputs.bias)
-    others[outputs.pad_id] = 0.0
-    share = others / others.sum()
-    return x @ (share @ outputs.weight) + share @ outputs.bias
+def mean_logit(
+    x: Float[Tensor, " d_model"],
+    weight: Float[Tensor, "vocab d_model"],
+    bias: Float[Tensor, " vocab"],
+    kept: Float[Tensor, " vocab"],
+    pad_id: int,
+) -> Float[Tensor, ""]:
+    """Return the mean of the logits of `x` over the tokens where `kept` is 1, without padding."""
+    kept = kept.index_fill(0, torch.tensor(pad_id, device=x.device), 0.0)
+    share = kept / kept.sum()
+    return x @ (share @ weight) + share @ bias
 
 
 def sampled_outputs(model: Transformer, batch: Batch, n_sampled: int) -> Outputs:
@@ -68,6 +75,6 @@ def sampled_outputs(model: Transformer, batch: Batch, n_sampled: int) -> Outputs
         return kept_outputs(model, batch)
     drawn = others[torch.randperm(len(others), device=others.device)[:n_sampled]]
     wanted[drawn] = True
-    counted = torch.zeros_like(model.bias)
-    counted[drawn] = math.log(len(others) / n_sampled)
-    return Outputs.of(model, batch, wanted & kept, counted)
+    log_weights = torch.zeros_like(model.bias)
+    log_weights[drawn] = math.log(len(others) / n_sampled)
+    return Outputs.of(model, batch, wanted & kept, log_weights)
