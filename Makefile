@@ -25,12 +25,13 @@ TYPED := $(filter-out $(UNTYPED),$(subst /,.,$(basename $(wildcard transformer/*
   $(patsubst %/__init__.py,%,$(wildcard transformer/*/__init__.py))))
 PYTEST := $(RUN) -m pytest -q -p no:nbval
 TYPES := --jaxtyping-packages=$(subst $(space),$(comma),$(strip $(TYPED))),beartype.beartype
-# Each process gets neighbouring tests, so that few fixtures of a module are made twice.
-TWO := -n 2 --dist worksteal
+# A file is tested in one process, so that its fixtures are made once. Files begin in the order they
+# are given: the long ones first, so that no process waits for the other at the end.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 REPOSITORY := tests/test_layout.py tests/test_repository.py
 BLOCKS := $(patsubst %,tests/test_%.py,embeddings positional_encoding attention multi_head residual_norm feed_forward \
   encoder decoder model data example alignment torch_layouts lexicon target_vocab muon metrics nothing_changes)
-# The last chapters take longest: they begin, so that no process waits for them at the end.
+# The last chapters take longest, and begin.
 NBVAL = $(RUN) -m pytest -q --nbval --nbval-current-env $(shell ls -r notebooks/*.ipynb) \
   --nbval-sanitize-with notebooks/nbval_sanitize.cfg
 TRAIN := $(RUN) -c "from transformer.cpu import process; from transformer.recipes import trained_translator; \
@@ -100,7 +101,7 @@ blocks: $(INSTALLED) ## the tests of the repository, and of the blocks with type
 
 test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
 	@echo "Running the notebooks and comparing their outputs …"
-	@OMP_NUM_THREADS=1 $(NBVAL) -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(NBVAL) $(TWO)
 
 # Without types at run time, as readers have the package: the classes of their folder are others.
 LEARNERS := tests/test_learners.py tests/test_course_notebooks.py tests/test_course_diagnosis.py \
@@ -120,7 +121,7 @@ test-everywhere: $(INSTALLED) ## the tests that take minutes, then all of them o
 	  export ATEN_CPU_CAPABILITY=$$capability OMP_NUM_THREADS=$$threads; \
 	  echo "ATEN_CPU_CAPABILITY=$$capability, $$threads threads, random order …"; \
 	  $(PYTEST) $(TYPES) -o addopts="--strict-markers -m 'not slow'" tests $(REPOSITORY:%=--ignore=%) $(TWO) || failed="$$failed, tests on $$capability with $$threads"; \
-	  $(NBVAL) -n 2 --dist loadfile || failed="$$failed, notebooks on $$capability with $$threads"; \
+	  $(NBVAL) $(TWO) || failed="$$failed, notebooks on $$capability with $$threads"; \
 	done; done; \
 	[[ -z $$failed ]] || { echo "Failed: $${failed#, } threads." >&2; exit 1; }
 

@@ -44,6 +44,19 @@ LONG = {
 }
 """Files that train, export, trace, compile or start processes. All others are `make quick`."""
 
+LONGEST = (
+    "test_cli",
+    "test_course_check",
+    "test_engines",
+    "test_nothing_changes",
+    "test_grammar",
+    "test_composes",
+    "test_many_processes",
+    "test_distributed",
+    "test_course_notebooks",
+)
+"""The files of `LONG` that take longest, in the order in which they begin."""
+
 # Before anything is imported: plain `pytest` trains and caches where `make test` does, and never
 # opens a window.
 os.environ.setdefault("TRANSFORMER_CACHE", str(ROOT / ".cache" / "transformer"))
@@ -54,7 +67,7 @@ tqdm.set_lock(threading.RLock())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tests, and skip what needs a GPU where there is none."""
+    """Mark the quick tests, skip what needs a GPU where there is none, and put long files first."""
     import torch
 
     no_gpu = pytest.mark.skip(reason="no CUDA device")
@@ -64,6 +77,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
         if "gpu" in marks and not torch.cuda.is_available():
             item.add_marker(no_gpu)
+    items.sort(key=lambda item: beginning(item.path.stem))
+
+
+def beginning(file: str) -> int:
+    """Return when the tests of a file begin: long files first, quick ones last."""
+    if file in LONGEST:
+        return LONGEST.index(file)
+    return len(LONGEST) + (file not in LONG)
 
 
 @pytest.fixture(autouse=True)

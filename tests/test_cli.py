@@ -1,5 +1,6 @@
 """The command line: what it does, and what it says when it can't."""
 
+import io
 import json
 import math
 import os
@@ -75,11 +76,12 @@ def test_training_leaves_a_translator_a_curve_and_its_picture(model):
     assert json.loads((model / "history.json").read_text())[-1]["step"] == 3
 
 
-def test_translate_reads_arguments_and_standard_input(model):
-    from_arguments = python("translate", "--model", model, "one two", "six six", "three")
+def test_translate_reads_arguments_and_standard_input(model, capsys):
+    assert main(["translate", "--model", str(model), "one two", "six six", "three"]) == 0
+    from_arguments = capsys.readouterr().out
     from_input = python("translate", "--model", model, input="one two\nsix six\nthree\n")
-    assert from_arguments.returncode == from_input.returncode == 0
-    assert from_arguments.stdout == from_input.stdout
+    assert from_input.returncode == 0
+    assert from_input.stdout == from_arguments
     assert from_input.stdout.count("\n") == 3
 
 
@@ -250,16 +252,22 @@ def test_an_exported_model_may_be_kept_elsewhere(model, tmp_path, capsys):
 # --- standard input -------------------------------------------------------------------------------
 
 
-def test_standard_input_is_utf8_whatever_the_locale(model):
+def test_standard_input_is_utf8_whatever_the_locale(model, capsys):
     env = os.environ | {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
+    command = ["translate", "--model", str(model)]
+    assert main([*command, "one two", "six six"]) == 0
+    plain = capsys.readouterr().out
+    command = [sys.executable, "-m", "transformer", *command]
     text = "\ufeffone two\r\nsix six\u00a0\n".encode()
-    copied = ["--copy-unknown", "è"]
-    plain = subprocess.run(command, input=b"one two\nsix six\n", capture_output=True, check=True)
     found = subprocess.run(command, input=text, capture_output=True, check=True, env=env)
-    assert found.stdout == plain.stdout
-    copy = subprocess.run([*command, *copied], capture_output=True, check=True, env=env)
-    assert copy.stdout == "è\n".encode()
+    assert found.stdout == plain.encode()
+    copied = [*command, "--copy-unknown", "è"]
+    assert subprocess.check_output(copied, env=env) == "è\n".encode()
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    """Make `text` the standard input of this process."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
 
 
 @pytest.mark.parametrize(
@@ -269,12 +277,14 @@ def test_standard_input_is_utf8_whatever_the_locale(model):
         ("one\n".encode("utf-16"), "it begins like UTF-16"),
     ],
 )
-def test_another_encoding_is_named_after_the_lines_before_it(model, text, words):
-    command = [sys.executable, "-m", "transformer", "translate", "--model", str(model)]
-    done = subprocess.run(command, input=text, capture_output=True)
-    errors = done.stderr.decode()
-    assert done.returncode == 1 and words in errors and "Traceback" not in errors
-    assert done.stdout.count(b"\n") == text.count(b"one\n")
+def test_another_encoding_is_named_after_the_lines_before_it(
+    model, capsys, monkeypatch, text, words
+):
+    feed(monkeypatch, text)
+    assert main(["translate", "--model", str(model)]) == 1
+    said = capsys.readouterr()
+    assert words in said.err and "Traceback" not in said.err
+    assert said.out.count("\n") == text.count(b"one\n")
 
 
 def test_a_program_that_writes_a_line_and_waits_gets_its_answer(model):
@@ -589,14 +599,14 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(files, tmp_path, number, stat
     assert load_model(tmp_path).config.d_model == 16
 
 
-def test_nothing_to_translate_is_said(model):
-    done = python("translate", "--model", model, input="")
-    assert done.returncode == 1
-    assert "error: there is nothing to translate" in done.stderr
+def test_nothing_to_translate_is_said(model, capsys, monkeypatch):
+    feed(monkeypatch, b"")
+    assert "there is nothing to translate" in complaint(capsys, "translate", "--model", model)
 
 
-def test_help_names_every_command():
-    text = python("--help", env=os.environ | {"COLUMNS": "100"}).stdout
+def test_help_names_every_command(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    text = parser().format_help()
     assert all(command in text for command in ("train", "translate", "evaluate", "export"))
 
 
