@@ -83,9 +83,8 @@ course test blocks test-notebooks learners test-everywhere book book-tests: expo
 # Two at a time: the translator is trained on one core, and the checks take the other.
 test: $(INSTALLED) ## everything that must hold: lint, types, pairs, unit tests, notebooks (about 20 minutes)
 	@$(MAKE) -j 2 translator lint types blocks
-	@echo "Testing the package …"
-	@OMP_NUM_THREADS=1 $(PYTEST) tests $(patsubst %,--ignore=%,$(REPOSITORY) $(BLOCKS)) $(TWO)
-	@$(MAKE) test-notebooks
+	@echo "Running the notebooks, comparing their outputs, and testing the package …"
+	@OMP_NUM_THREADS=1 $(NBVAL) tests $(patsubst %,--ignore=%,$(REPOSITORY) $(BLOCKS)) $(TWO)
 
 translator: $(INSTALLED)
 	@echo "Training the translator that tests and chapters use (3 or 4 minutes; kept in .cache) …"
@@ -99,7 +98,7 @@ blocks: $(INSTALLED) ## the tests of the repository, and of the blocks with type
 	@echo "Checking the repository and the blocks: pairs in sync, lengths, environment, shapes …"
 	@OMP_NUM_THREADS=1 $(PYTEST) $(TYPES) $(REPOSITORY) $(BLOCKS) $(TWO)
 
-test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs (part of make test)
+test-notebooks: $(INSTALLED) ## run every notebook and compare its outputs
 	@echo "Running the notebooks and comparing their outputs …"
 	@OMP_NUM_THREADS=1 $(NBVAL) $(TWO)
 

@@ -67,7 +67,10 @@ tqdm.set_lock(threading.RLock())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tests, skip what needs a GPU where there is none, and put long files first."""
+    """Mark the quick tests, skip what needs a GPU where there is none, and put long files first.
+
+    Notebooks come before all.
+    """
     import torch
 
     no_gpu = pytest.mark.skip(reason="no CUDA device")
@@ -77,14 +80,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
         if "gpu" in marks and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-    items.sort(key=lambda item: beginning(item.path.stem))
+    items.sort(key=lambda item: turn(item.path))
 
 
-def beginning(file: str) -> int:
-    """Return when the tests of a file begin: long files first, quick ones last."""
-    if file in LONGEST:
-        return LONGEST.index(file)
-    return len(LONGEST) + (file not in LONG)
+def turn(file: Path) -> int:
+    """Return when a file is tested: notebooks and long files first, quick ones last."""
+    if file.suffix == ".ipynb":
+        return -1
+    if file.stem in LONGEST:
+        return LONGEST.index(file.stem)
+    return len(LONGEST) + (file.stem not in LONG)
 
 
 @pytest.fixture(autouse=True)
