@@ -104,7 +104,7 @@ def test_the_divergence_is_that_of_the_kept_logits(model) -> None:
     found = consistency_loss(only_divergence, 0.5)(model, batch, 0.1)
     torch.manual_seed(0)
     real = batch.labels != PAD
-    states = two_passes(model, (batch, batch), 0.5)
+    states = two_passes(model, batch, 0.5)
     a, b = (model.logits(x[real])[:, KEPT].log_softmax(-1) for x in states)
     wanted = F.kl_div(b, a, reduction="batchmean", log_target=True)
     assert found > 1e-3

@@ -17,7 +17,6 @@ from transformer.decoder import padding_mask
 from transformer.fast_training import Loss
 from transformer.model import Transformer
 from transformer.recipes.target_vocab import OutputsOf, kept_outputs, target_loss
-from transformer.recipes.word_dropout import drop_words
 
 CHUNK = 96
 """Tokens whose two rows of logits exist at a time."""
@@ -36,50 +35,36 @@ class Weights(NamedTuple):
     b_to_a: float
 
 
-def simcut_loss(
-    alpha: float = 3.0,
-    p: float = 0.05,
-    word_dropout: float = 0.0,
-    outputs: OutputsOf = kept_outputs,
-) -> Loss:
+def simcut_loss(alpha: float = 3.0, p: float = 0.05, outputs: OutputsOf = kept_outputs) -> Loss:
     """Return SimCut's loss: that of a batch, plus `alpha` · KL(the batch ‖ the batch cut).
 
     The cut pass reads zeros instead of the embeddings of a share `p` of the tokens, on both sides;
     <s> and </s> stay. Gradients flow through both passes. Source: Gao et al. 2022, equation 7.
     """
-    return consistency_loss(Weights(1.0, 0.0, alpha, 0.0), p, word_dropout, outputs)
+    return consistency_loss(Weights(1.0, 0.0, alpha, 0.0), p, outputs)
 
 
-def r_drop_loss(
-    alpha: float = 5.0, word_dropout: float = 0.0, outputs: OutputsOf = kept_outputs
-) -> Loss:
+def r_drop_loss(alpha: float = 5.0, outputs: OutputsOf = kept_outputs) -> Loss:
     """Return R-Drop's loss: those of two passes, plus `alpha` · the mean of both divergences.
 
     Source: Liang et al. 2021, equation 4.
     """
-    return consistency_loss(Weights(1.0, 1.0, alpha / 2, alpha / 2), 0.0, word_dropout, outputs)
+    return consistency_loss(Weights(1.0, 1.0, alpha / 2, alpha / 2), 0.0, outputs)
 
 
-def consistency_loss(
-    weights: Weights,
-    p: float,
-    word_dropout: float = 0.0,
-    outputs: OutputsOf = kept_outputs,
-) -> Loss:
+def consistency_loss(weights: Weights, p: float, outputs: OutputsOf = kept_outputs) -> Loss:
     """Return a loss of two passes, in nats a token; in eval mode it is `target_loss`.
 
-    In each pass, a share `word_dropout` of the tokens is unknown, other ones in the second than in
-    the first. The loss and its label smoothing are over the tokens that `outputs` keeps, by default
-    all but those with a low bias.
+    The loss and its label smoothing are over the tokens that `outputs` keeps, by default all but
+    those with a low bias.
     """
 
     def loss(model: Transformer, batch: Batch, smoothing: float) -> Tensor:
         if not model.training:
             return target_loss(model, batch, smoothing)
-        read = (drop_words(batch, word_dropout), drop_words(batch, word_dropout))
         weight, bias, labels, pad_id = outputs(model, batch)
         real = labels != pad_id
-        a, b = (rearrange(x, "b t d_model -> (b t) d_model") for x in two_passes(model, read, p))
+        a, b = (rearrange(x, "b t d_model -> (b t) d_model") for x in two_passes(model, batch, p))
         return TwoPasses.apply(
             a[real],
             b[real],
@@ -95,11 +80,11 @@ def consistency_loss(
 
 
 def two_passes(
-    model: Transformer, read: tuple[Batch, Batch], p: float
+    model: Transformer, batch: Batch, p: float
 ) -> tuple[Float[Tensor, "b t d_model"], Float[Tensor, "b t d_model"]]:
-    """Return the decoder's output of two batches of one shape, a share `p` of the second cut."""
-    src = torch.cat([batch.src for batch in read])
-    tgt = torch.cat([batch.decoder_input for batch in read])
+    """Return the decoder's output of a batch and of the same batch with a share `p` cut."""
+    src = torch.cat([batch.src, batch.src])
+    tgt = torch.cat([batch.decoder_input, batch.decoder_input])
     src_mask = padding_mask(src, model.config.pad_id)
     memory = model.encoder(embed_and_cut(model, src, p), src_mask)
     states = model.decoder(embed_and_cut(model, tgt, p), memory, model.target_mask(tgt), src_mask)

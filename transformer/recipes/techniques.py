@@ -32,8 +32,8 @@ class Techniques:
     - `r_drop`: the weight of R-Drop's consistency loss. Source: Liang et al. 2021 (they use 5).
     - `bpe_dropout`: the probability that a merge of subwords is left out, drawn anew for every
       batch. Source: Provilkov et al. 2020 (they use 0.1).
-    - `word_dropout`: the share of the tokens that are read as <unk>; SimCut and R-Drop draw other
-      ones for their second pass. Source: Gal and Ghahramani 2016; Sennrich and Zhang 2019.
+    - `word_dropout`: the share of the tokens that are read as <unk>, the same in both passes of
+      SimCut and R-Drop. Source: Gal and Ghahramani 2016; Sennrich and Zhang 2019.
     - `lexicon`: how much of a source token's first embedding comes from its translations, which are
       counted before the first step. Source: Brown et al. 1993, for the counting.
     - `min_count`: how often a token must be in the training targets to be kept in the output layer.
@@ -97,9 +97,9 @@ class Techniques:
             outputs = partial(sampled_outputs, n_sampled=self.sampled_softmax)
             loss = partial(sampled_loss, n_sampled=self.sampled_softmax)
         if self.simcut:
-            return simcut_loss(self.simcut, self.simcut_p, self.word_dropout, outputs)
+            loss = simcut_loss(self.simcut, self.simcut_p, outputs)
         if self.r_drop:
-            return r_drop_loss(self.r_drop, self.word_dropout, outputs)
+            loss = r_drop_loss(self.r_drop, outputs)
         return with_word_dropout(loss, self.word_dropout) if self.word_dropout else loss
 
     def trainer(self) -> Callable[..., Trainer]:
