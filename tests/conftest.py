@@ -5,6 +5,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import matplotlib
 import pytest
 from tqdm import tqdm
 
@@ -57,10 +58,9 @@ LONGEST = (
 )
 """The files of `LONG` that take longest, in the order in which they begin."""
 
-# Before anything is imported: plain `pytest` trains and caches where `make test` does, and never
-# opens a window.
+# Before the package is imported: plain `pytest` trains and caches where `make test` does.
 os.environ.setdefault("TRANSFORMER_CACHE", str(ROOT / ".cache" / "transformer"))
-os.environ.setdefault("MPLBACKEND", "Agg")
+matplotlib.use("Agg")
 # The default lock is shared with forked processes; a mutant that is killed while it holds it would
 # stop all after it.
 tqdm.set_lock(threading.RLock())
@@ -98,6 +98,15 @@ def seeded() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes of a test open no window, either.
+
+    Kernels of notebooks have the environment of this process, too, but draw as in Jupyter.
+    """
+    monkeypatch.setenv("MPLBACKEND", "Agg")
 
 
 @pytest.fixture(scope="session")
