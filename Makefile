@@ -31,7 +31,7 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 REPOSITORY := tests/test_layout.py tests/test_repository.py
 BLOCKS := $(patsubst %,tests/test_%.py,embeddings positional_encoding attention multi_head residual_norm feed_forward \
   encoder decoder model data example alignment torch_layouts lexicon target_vocab muon metrics nothing_changes)
-# The last chapters take longest, and begin.
+# The last chapters take longest, so they come first.
 NBVAL = $(RUN) -m pytest -q --nbval --nbval-current-env $(shell ls -r notebooks/*.ipynb) \
   --nbval-sanitize-with notebooks/nbval_sanitize.cfg
 TRAIN := $(RUN) -c "from transformer.cpu import process; from transformer.recipes import trained_translator; \

@@ -141,7 +141,6 @@ def test_both_passes_of_r_drop_have_the_same_draw(model, batch) -> None:
     torch.manual_seed(1)
     both = r_drop_loss(5.0, outputs=sampled)(model, batch, 0.1)
     torch.manual_seed(1)
-    torch.manual_seed(1)
     once = chunked_cross_entropy(states_of(model, batch), *sampled(model, batch), 0.1)
     torch.testing.assert_close(both, 2 * once)
 

@@ -46,8 +46,6 @@ def drop_words(batch: Batch, p: float) -> Batch:
 
     The labels stay as they are.
     """
-    if not p:
-        return batch
     read = partly_unknown(batch.decoder_input, p)
     return PartlyUnknown(partly_unknown(batch.src, p), batch.tgt, read)
 
