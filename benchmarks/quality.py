@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,8 +52,20 @@ def train(options: argparse.Namespace, seed: int, folder: Path) -> int:
     if options.processes == 1:
         return run_command(command)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(options.processes)]
-    every = [sys.executable, *launcher, "-m", "transformer", *command]
-    return subprocess.run(every, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
+    return run_to_its_end([sys.executable, *launcher, "-m", "transformer", *command])
+
+
+def run_to_its_end(command: Sequence[str]) -> int:
+    """Run a command with a thread a process, and return its status.
+
+    SIGTERM is passed on to it: torchrun ends its processes, which write checkpoints first.
+    """
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as started:
+        before = signal.signal(signal.SIGTERM, lambda number, _: started.send_signal(number))
+        try:
+            return started.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def pairs_of(recipe: Recipe, test_set: str, data: str | None) -> list[tuple[str, str]]:

@@ -3,6 +3,9 @@
 import gzip
 import json
 import math
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,24 @@ def test_a_recipe_for_another_corpus_is_refused(tmp_path) -> None:
 def test_changed_options_are_named() -> None:
     assert quality.change_of([]) == ""
     assert quality.change_of("--simcut 3 --norm pre".split()) == "simcut 3, norm pre"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_to_end_is_passed_on_to_what_trains() -> None:
+    child = """if True:
+        import os, signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+    """
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("by the test"))
+    try:
+        assert quality.run_to_its_end([sys.executable, "-c", child]) == 7
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == ["by the test"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
