@@ -57,9 +57,10 @@ def test_every_recipe_of_the_package_is_one(name: str) -> None:
     assert found.preset.model_config(10_000).d_model >= 128
 
 
-def test_the_two_directions_have_the_same_settings() -> None:
-    one, other = read_recipe("multi30k-en-de"), read_recipe("multi30k-de-en")
-    assert one.preset == other.preset
+@pytest.mark.parametrize("form", ["", "-tok"])
+def test_the_two_directions_have_the_same_settings(form) -> None:
+    one, other = read_recipe(f"multi30k-en-de{form}"), read_recipe(f"multi30k-de-en{form}")
+    assert (one.preset, one.tokenized) == (other.preset, other.tokenized)
     assert (one.corpus, one.src, one.tgt) == ("multi30k", "en", "de")
     assert (other.corpus, other.src, other.tgt) == ("multi30k", "de", "en")
 
