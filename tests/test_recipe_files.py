@@ -76,6 +76,15 @@ def test_tokens_of_papers_are_learned_with_the_same_settings(capsys) -> None:
     assert capsys.readouterr().err == ""
 
 
+def test_tokens_or_text_can_be_chosen_against_a_recipe_and_are_announced(capsys) -> None:
+    for option, name in (("--tok", "multi30k-en-de"), ("--no-tok", "multi30k-en-de-tok")):
+        options = train_options("--recipe", name, option)
+        use_recipe(options)
+        chosen = option == "--tok"
+        assert options.tok == chosen
+        assert capsys.readouterr().err == f"tok is {chosen}, not {not chosen} as in {name}\n"
+
+
 def test_a_recipe_has_the_settings_of_its_file(recipe) -> None:
     found = read_recipe(recipe)
     assert (found.name, found.corpus, found.src, found.precision) == ("mine", "files", None, "fp32")

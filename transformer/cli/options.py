@@ -33,7 +33,9 @@ def add_corpus_options(command: argparse.ArgumentParser) -> None:
         "--folder", help="folder with raw/ and tok/ of Multi30k, instead of a download ($MULTI30K)"
     )
     command.add_argument(
-        "--tok", action="store_true", help="Multi30k as lowercased Moses tokens, not as raw text"
+        "--tok",
+        action=argparse.BooleanOptionalAction,
+        help="Multi30k as lowercased Moses tokens, or not (default: as written)",
     )
     for split in ("train", "val", "test"):
         command.add_argument(
@@ -67,7 +69,7 @@ def read_corpus(options: argparse.Namespace, test: str = "test_2016_flickr") -> 
         return english_italian()
     if options.corpus == "multi30k":
         languages = (options.src or "en", options.tgt or "de")
-        return multi30k(*languages, options.folder, options.tok, test)
+        return multi30k(*languages, options.folder, bool(options.tok), test)
     if not options.train and not options.test:
         raise ValueError("--corpus files needs --train SRC TGT, or for evaluation --test SRC TGT")
     if not options.train:

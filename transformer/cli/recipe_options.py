@@ -80,10 +80,9 @@ def use_recipe(options: argparse.Namespace) -> Recipe | None:
     """
     recipe = read_recipe(options.recipe) if options.recipe else None
     if recipe and options.corpus in (None, recipe.corpus):
-        announce_other(options, ("src", "tgt"), vars(recipe), recipe.name)
-        options.src = options.src or recipe.src
-        options.tgt = options.tgt or recipe.tgt
-        options.tok = options.tok or recipe.tokenized
+        found = {"src": recipe.src, "tgt": recipe.tgt, "tok": recipe.tokenized}
+        announce_other(options, list(found), found, recipe.name)
+        vars(options).update(found | given(options, list(found)))
     elif recipe:
         announce_other(options, ("corpus",), vars(recipe), recipe.name)
     options.corpus = options.corpus or (recipe.corpus if recipe else "en-it")
