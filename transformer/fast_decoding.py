@@ -126,10 +126,10 @@ from transformer.model import Transformer
 #
 
 # %% [markdown]
-# The arithmetic is about a hundredth of the step. The rest is *overhead*: each operator is called,
-# and around each call there is Python (modules, einops, views), however little is computed. With
-# many sentences the arithmetic weighs more, and other costs appear: a beam search copies its cache
-# at every step, and looks for the best few extensions among `beam · vocab`.
+# The arithmetic is a few hundredths of the step, or less. The rest is *overhead*: each operator is
+# called, and around each call there is Python (modules, einops, views), however little is computed.
+# With many sentences the arithmetic weighs more, and other costs appear: a beam search copies its
+# cache at every step, and looks for the best few extensions among `beam · vocab`.
 
 # %% [markdown]
 # ## By hand
