@@ -477,7 +477,6 @@ def greedy_search(
     decoder: MakeDecoder = IncrementalDecoder,
 ) -> Int[Tensor, "b t"]:
     """Return the translations that take the most probable token at every step."""
-
     return generate(model, src, lambda steps, logits: steps.argmax(logits), max_len, decoder)
 
 

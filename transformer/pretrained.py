@@ -438,8 +438,8 @@ def save_pretrained(
     """Write a model as a folder that `transformers` loads, and return its path.
 
     The tokenizer and the rules of search are those of the checkpoint `like`; `files` are further
-    JSON files, by their names without ".json". Raises ValueError if
-    the folder holds something else, OSError if it cannot be written.
+    JSON files, by their names without ".json". Raises ValueError if the folder holds something
+    else, OSError if it cannot be written.
     """
     settings = settings_of(asdict(model.config))
     named = {f"{name}.json": content for name, content in files.items()}
