@@ -1,6 +1,6 @@
 """The quality of a recipe: train, choose on the validation split, and score the test set once.
 
-`python -m benchmarks.quality --recipe multi30k-en-de --seed 1 2 3 -- --simcut 3` trains three
+`python -m benchmarks.quality --recipe multi30k-en-de --seed 1 2 3 -- --r-drop 5` trains three
 times; what follows `--` goes to `python -m transformer train`. Every score is a row of
 quality.json.
 """

@@ -78,7 +78,7 @@ class Techniques:
         if self.lexicon > 1:
             raise ValueError(f"lexicon must be at most 1, not {self.lexicon!r}")
         if self.simcut and self.r_drop:
-            raise ValueError("simcut and r_drop are two forms of one idea: choose one of them")
+            raise ValueError("simcut and r_drop are two forms of one idea: one must be 0")
         if self.min_count and self.both_directions:
             raise ValueError("min_count must be 0: both_directions needs the whole output layer")
 
