@@ -377,8 +377,8 @@ class DistributedLoss:
 #
 # What if the processes exchange less? Two copies of a small model learn to write four digits
 # backwards, each from batches of its own, and instead of gradients they average their weights:
-# after every step, or only when we look at them. Either way they see the same batches and start from the
-# same weights.
+# after every step, or only when we look at them. Either way they see the same batches and start
+# from the same weights.
 
 # %% tags=["active-ipynb"]
 # from transformer.model import Config
