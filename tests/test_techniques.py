@@ -90,7 +90,7 @@ def test_a_cooldown_ends_at_zero_and_changes_nothing_before() -> None:
         (dict(cooldown=1.0), "cooldown must be below 1, not 1.0"),
         (dict(simcut_p=1.5), "simcut_p must be below 1, not 1.5"),
         (dict(patience=-1), "patience must be at least 0, not -1"),
-        (dict(simcut=1.0, r_drop=1.0), "choose one"),
+        (dict(simcut=1.0, r_drop=1.0), "one must be 0"),
         (dict(min_count=1, both_directions=9), "min_count must be 0: .* the whole output layer"),
     ],
 )
