@@ -35,7 +35,7 @@ def add_corpus_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tok",
         action=argparse.BooleanOptionalAction,
-        help="Multi30k as lowercased Moses tokens, or not (default: as written)",
+        help="Multi30k as lowercased Moses tokens, or as written, which is the default",
     )
     for split in ("train", "val", "test"):
         command.add_argument(
