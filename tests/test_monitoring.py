@@ -218,19 +218,6 @@ def test_a_cooldown_is_a_share_of_the_minutes(tmp_path, monkeypatch) -> None:
     assert [row["learning_rate"] for row in history] == pytest.approx(wanted)
 
 
-def test_a_consistency_loss_begins_at_its_step_in_a_resumed_run_as_well(tmp_path) -> None:
-    late = with_techniques(preset(steps=6, validate_every=1), r_drop=1.0, consistency_after=4)
-    straight = fit(make_corpus(), tmp_path / "straight", late)
-    plain = [row["train_loss"] for row in straight[:4]]
-    both = [row["train_loss"] for row in straight[4:]]
-    assert min(both) > 1.5 * max(plain), "the losses of two passes are added"
-    for stop in (3, 5):
-        folder = tmp_path / str(stop)
-        fit(make_corpus(), folder, replace(late, training=replace(late.training, steps=stop)))
-        fit(make_corpus(), folder, late, resume=checkpoints(folder)[-1])
-        assert equal_files(*(checkpoints(each)[-1] for each in (folder, tmp_path / "straight")))
-
-
 def test_a_run_resumed_in_another_folder_takes_its_snapshots_along(tmp_path) -> None:
     settings = with_techniques(preset(steps=4, validate_every=2), average_last=2)
     fit(make_corpus(), tmp_path / "old", settings)

@@ -167,12 +167,11 @@ def test_every_setting_of_a_recipe_is_an_option(recipe) -> None:
 
 def test_techniques_are_options(recipe) -> None:
     arguments = "--r-drop 5 --bpe-dropout 0.1 --both-directions 7 --average-last 3 --patience 4"
-    arguments += " --consistency-after 9 --cooldown 0.2 --muon 1.5 --word-dropout 0.2 --lexicon 0.5"
+    arguments += " --cooldown 0.2 --muon 1.5 --word-dropout 0.2 --lexicon 0.5"
     options = train_options(*arguments.split(), "--beam", "8", "--length-penalty", "0.5")
     found = changed_preset(preset(), options)
     assert found.techniques == Techniques(
         r_drop=5.0,
-        consistency_after=9,
         bpe_dropout=0.1,
         word_dropout=0.2,
         lexicon=0.5,

@@ -15,7 +15,6 @@ SETTINGS = (
     ("simcut", float, "weight of SimCut's consistency loss; 3 is usual"),
     ("simcut-p", float, "share of the tokens that SimCut cuts"),
     ("r-drop", float, "weight of R-Drop's consistency loss; 5 is usual"),
-    ("consistency-after", int, "first steps, which learn without SimCut or R-Drop"),
     ("bpe-dropout", float, "probability that a merge of subwords is left out; 0.1 is usual"),
     ("word-dropout", float, "share of the tokens that are read as <unk>; 0.1 is usual"),
     ("lexicon", float, "start source tokens from their translations, to this degree; 0.7 is usual"),

@@ -30,7 +30,6 @@ from transformer.model import Transformer
 from transformer.ranks import Ranks, current
 from transformer.recipes.monitoring import Callback, MetricsLog, Samples, has_stalled, in_words
 from transformer.recipes.presets import Preset
-from transformer.recipes.progress import Progress
 from transformer.recipes.resuming import (
     SavedRun,
     changes,
@@ -97,9 +96,9 @@ def fit(
         techniques = preset.techniques
         if not saved:
             techniques.prepare(model, pairs)
-        progress = Progress()
-        loss = techniques.loss(progress)
-        trainer = fast_trainer(model, preset.training, precision, loss, techniques.trainer())
+        trainer = fast_trainer(
+            model, preset.training, precision, techniques.loss(), techniques.trainer()
+        )
         torch.manual_seed(preset.training.seed)
         settings = {
             "vocab_size": preset.vocab_size,
@@ -111,15 +110,8 @@ def fit(
             "decoding": asdict(preset.decoding),
         }
         run_folder = RunFolder(folder, settings, metrics=MetricsLog(callbacks))
-        run = Run(
-            trainer,
-            val_pairs,
-            run_folder,
-            preset.minutes,
-            techniques=techniques,
-            samples=Samples(val_pairs, tokenizer, samples),
-            progress=progress,
-        )
+        run = Run(trainer, val_pairs, run_folder, preset.minutes, techniques=techniques)
+        run.samples = Samples(val_pairs, tokenizer, samples)
         if saved:
             run.resume(saved)
             announce(changes(saved, preset, precision, settings["corpus"]))
@@ -218,10 +210,9 @@ class Run:
     techniques: Techniques = field(default_factory=Techniques)
     samples: Samples | None = None
     ranks: Ranks = field(default_factory=current)
-    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self):
-        self.techniques.hook_into(self.trainer, self.progress)
+        self.cooldown = self.techniques.hook_into(self.trainer)
 
     def resume(self, saved: SavedRun) -> None:
         """Continue from a checkpoint; ValueError when it does not fit."""
@@ -245,8 +236,7 @@ class Run:
         with progress_bar(self) as bar:
             while not self.ended():
                 group = next(batches)
-                self.progress.steps = trainer.steps
-                self.progress.share = self.share_done()
+                self.cooldown.progress = self.progress()
                 self.losses.append(trainer.step(*(batch.to(device) for batch in group)))
                 seconds = time.perf_counter() - clock
                 stopped, self.seconds = self.ranks.largest(should_stop(), seconds)
@@ -258,14 +248,14 @@ class Run:
                     raise KeyboardInterrupt
         return self.history
 
-    def share_done(self) -> float:
+    def progress(self) -> float:
         """Return how much of the run is done, from 0 to 1, by its steps or by its minutes."""
         steps = self.trainer.steps / self.trainer.config.steps
         return max(steps, self.seconds / (60 * self.minutes))
 
     def ended(self) -> bool:
         """Return whether the steps, the minutes or the patience are over."""
-        return self.share_done() >= 1 or has_stalled(self.history, self.techniques.patience)
+        return self.progress() >= 1 or has_stalled(self.history, self.techniques.patience)
 
     def validate(self, val_batches: Sequence[Batch], epoch: int) -> None:
         """Add a row to the learning curve; write the curve, a checkpoint and the best model.

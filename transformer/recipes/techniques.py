@@ -17,7 +17,6 @@ from transformer.recipes.consistency import r_drop_loss, simcut_loss
 from transformer.recipes.cooldown import Cooldown
 from transformer.recipes.lexicon import start_from_lexicon
 from transformer.recipes.muon import Muon
-from transformer.recipes.progress import Progress, from_step
 from transformer.recipes.sampled_softmax import sampled_loss, sampled_outputs
 from transformer.recipes.target_vocab import OutputsOf, keep_targets, kept_outputs, target_loss
 from transformer.recipes.word_dropout import with_word_dropout
@@ -31,8 +30,6 @@ class Techniques:
     - `simcut`: the weight of SimCut's consistency loss, with a share `simcut_p` of the tokens cut.
       Source: Gao et al. 2022 (they use 3 and 0.05).
     - `r_drop`: the weight of R-Drop's consistency loss. Source: Liang et al. 2021 (they use 5).
-    - `consistency_after`: the first steps, which learn without SimCut or R-Drop in about half the
-      time. Both help most when a model begins to know the training set by heart.
     - `bpe_dropout`: the probability that a merge of subwords is left out, drawn anew for every
       batch. Source: Provilkov et al. 2020 (they use 0.1).
     - `word_dropout`: the share of the tokens that are read as <unk>, the same in both passes of
@@ -59,7 +56,6 @@ class Techniques:
     simcut: float = 0.0
     simcut_p: float = 0.05
     r_drop: float = 0.0
-    consistency_after: int = 0
     bpe_dropout: float = 0.0
     word_dropout: float = 0.0
     lexicon: float = 0.0
@@ -93,35 +89,30 @@ class Techniques:
         if self.min_count:
             keep_targets(model, pairs, self.min_count)
 
-    def loss(self, progress: Progress | None = None) -> Loss:
-        """Return the loss to train with; in eval mode it is the plain one, or `target_loss`.
-
-        How far the run is, on which the loss may depend, is read from `progress`, which by default
-        stays at the first step.
-        """
+    def loss(self) -> Loss:
+        """Return the loss to train with; in eval mode it is the plain one, or `target_loss`."""
         outputs: OutputsOf = kept_outputs
         loss: Loss = target_loss if self.min_count else chunked_loss
         if self.sampled_softmax:
             outputs = partial(sampled_outputs, n_sampled=self.sampled_softmax)
             loss = partial(sampled_loss, n_sampled=self.sampled_softmax)
-        plain = loss
         if self.simcut:
             loss = simcut_loss(self.simcut, self.simcut_p, outputs)
         if self.r_drop:
             loss = r_drop_loss(self.r_drop, outputs)
-        if self.consistency_after:
-            loss = from_step(self.consistency_after, loss, plain, progress or Progress())
         return with_word_dropout(loss, self.word_dropout) if self.word_dropout else loss
 
     def trainer(self) -> Callable[..., Trainer]:
         """Return what makes the trainer: `Trainer`, or one with another average."""
         return partial(CheckpointMean, self.average_last) if self.average_last else Trainer
 
-    def hook_into(self, trainer: Trainer, progress: Progress) -> None:
-        """Let the trainer's optimizer call the cooldown, which reads `progress`, and then Muon.
+    def hook_into(self, trainer: Trainer) -> Cooldown:
+        """Let the trainer's optimizer call the cooldown, which is returned, and then Muon.
 
         Muon comes second because the cooldown sets its learning rate, too.
         """
-        trainer.optimizer.register_step_pre_hook(Cooldown(self.cooldown, progress))
+        cooldown = Cooldown(self.cooldown)
+        trainer.optimizer.register_step_pre_hook(cooldown)
         if self.muon:
             trainer.optimizer.register_step_pre_hook(Muon(trainer.model, self.muon))
+        return cooldown
